@@ -1,0 +1,68 @@
+/* base/conf.h - strict, table-driven configuration: YAML into structs, and back.
+ *
+ * A ConfTable is an array of rows, one row a key. Reading walks the YAML document and fills the
+ * struct; an unknown key, a wrong type, a value out of range, a duplicate key or a missing required
+ * key is an error that names file, line, key, the nearest valid key and the reason. Nested keys are
+ * sections ("model: {d_model: 64}" is the key "model.d_model"). Command-line overrides "key=value"
+ * are read by the same rules. Writing gives the resolved configuration: every key with its value.
+ */
+#ifndef ISOMOE_BASE_CONF_H
+#define ISOMOE_BASE_CONF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum { CONF_STRING = 512 }; /* bytes of a string value, with its terminating zero */
+
+typedef enum ConfType {
+    CONF_INT,    /* int64_t; 1e6, 4_096 and 64k are not accepted: digits only */
+    CONF_FLOAT,  /* double; finite */
+    CONF_BOOL,   /* bool: true | false */
+    CONF_TEXT,   /* char[CONF_STRING] */
+    CONF_ENUM    /* int: index into names (NULL-terminated) */
+} ConfType;
+
+typedef struct ConfRow {
+    const char *key;          /* dotted: "model.d_model" */
+    ConfType type;
+    size_t offset;            /* of the field in the struct */
+    const char *initial;      /* default as text, read by the same rules; NULL: required */
+    double min, max;          /* CONF_INT and CONF_FLOAT: inclusive; min > max: no limit */
+    const char *const *names; /* CONF_ENUM */
+    const char *help;         /* one line, with the unit */
+} ConfRow;
+
+typedef struct ConfTable {
+    const ConfRow *rows;
+    int count;
+} ConfTable;
+
+/* Sets every field that has a default; required ones are zeroed. */
+void conf_defaults(const ConfTable *table, void *object);
+
+/* Reads a YAML file over the defaults. Then applies `overrides` ("section.key=value", count of
+ * them). Missing required keys are an error at the end. lines (may be NULL, else table->count ints)
+ * receives for each row the line that set it, 0 = default, -1 = override, so that later checks of
+ * combinations can name file and line (conf_fail). */
+int conf_read(const ConfTable *table, void *object, const char *path,
+              const char *const *overrides, int n_overrides, int *lines, Err *e);
+
+/* The same from memory; `name` stands in messages for the file. */
+int conf_read_text(const ConfTable *table, void *object, const char *text, const char *name,
+                   int *lines, Err *e);
+
+/* Error of a combination: "<path>:<line>: <key>: <reason>" with the line of `key` from `lines`. */
+int conf_fail(const ConfTable *table, const int *lines, const char *path, const char *key, Err *e,
+              const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+/* The resolved configuration as YAML text, keys in table order, one section a block; floats with
+ * enough digits to read back bit-exactly. The caller frees it; NULL when out of memory. */
+char *conf_write(const ConfTable *table, const void *object);
+
+/* The valid key nearest to `key` by edit distance, or NULL when nothing is near. */
+const char *conf_nearest(const ConfTable *table, const char *key);
+
+#endif

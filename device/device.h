@@ -1,0 +1,325 @@
+/* device/device.h - THE table of operations: everything that model/ and optim/ ask of a device.
+ *
+ * Callers use the dev_* wrappers below. A wrapper checks shapes and types (a mismatch is a
+ * programmer's mistake: it aborts with both shapes), times the operation, adds its FLOPs and bytes
+ * to the account, calls the device's entry (or the default made of other entries) and aborts with
+ * the operation's name if the entry fails. Only making a device and allocating memory can fail as
+ * the world fails; they return and fill an Err.
+ *
+ * Contracts that hold for every operation:
+ *  - Tensors are dense row-major views into memory of this device. Activations, their gradients and
+ *    matrix weights have the compute type (bf16 or f32, one type per call); norm weights, biases,
+ *    router weights, all statistics and all gradients of parameters are f32. Accumulation is f32.
+ *  - Gradients of parameters are ADDED into (dw += ...). Gradients of activations are written,
+ *    or added to where a comment or a flag `..._add` says so.
+ *  - Outputs do not overlap inputs unless the comment allows it.
+ *  - The same call gives the same bits for any number of threads. Sums have a fixed order.
+ *  - No operation waits for the host; row counts that depend on data stay on the device.
+ *  - Distribution is foreseen: attention takes offsets and returns its log-sum-exp, cross-entropy
+ *    takes a vocabulary shard, routing takes the global index of its first group.
+ * N tokens, D width, O/I outputs/inputs of a linear map, R rows of an expert buffer; see tensor.h.
+ */
+#ifndef ISOMOE_DEVICE_DEVICE_H
+#define ISOMOE_DEVICE_DEVICE_H
+
+#include "base/err.h"
+#include "device/tensor.h"
+
+typedef struct Device Device;
+
+/* Values that change from step to step, in device memory: written by dev_step_begin, read and (by
+ * dev_clip) written by operations on the device. Host code reads them with dev_download. */
+typedef struct StepVars {
+    uint64_t seed;
+    int64_t step;
+    double lr;         /* base learning rate of this step */
+    double bias1;      /* 1 - beta1^t of AdamW, t = updates made including this one */
+    double bias2;      /* 1 - beta2^t */
+    double loss_scale; /* 1 / targets of the global batch: d(loss)/d(sum of token losses) */
+    double grad_norm;  /* set by dev_clip */
+    double grad_scale; /* set by dev_clip: factor on every gradient */
+    int64_t skip;      /* set by dev_clip: 1 if the norm is not finite; the update changes nothing */
+} StepVars;
+
+/* ---- Linear maps ------------------------------------------------------------------------------*/
+
+typedef struct LinearGrad {
+    Tensor dx;    /* (N, I) or none */
+    bool dx_add;  /* add into dx instead of writing it */
+    Tensor dw;    /* (O, I) f32, added into; or none */
+    Tensor dbias; /* (O) f32, added into; or none */
+} LinearGrad;
+
+/* y (N, O) = x (N, I) w (O, I)^T + bias (O) f32 (or none). y has x's type, or is f32. */
+void dev_linear_fwd(Device *d, Tensor y, Tensor x, Tensor w, Tensor bias);
+/* dx (+)= dy w; dw += dy^T x; dbias += column sums of dy. dy has x's type. */
+void dev_linear_bwd(Device *d, LinearGrad g, Tensor dy, Tensor x, Tensor w);
+
+/* The same for E experts: rows row_begin[e] .. row_begin[e+1]-1 of x (R, I) and y (R, O) belong to
+ * expert e with w (E, O, I). row_begin (E+1) i32 on the device, nondecreasing, row_begin[0] = 0;
+ * rows of y from row_begin[E] on are left as they are. */
+void dev_expert_linear_fwd(Device *d, Tensor y, Tensor x, Tensor w, Tensor row_begin);
+/* g.dx (R, I) written or added to, g.dw (E, O, I) f32 added into; no bias. */
+void dev_expert_linear_bwd(Device *d, LinearGrad g, Tensor dy, Tensor x, Tensor w,
+                           Tensor row_begin);
+
+/* ---- Embedding, norm, activation --------------------------------------------------------------*/
+
+/* x (N, D) = rows `tokens` (N) i32 of w (V, D). Tokens are in 0..V-1. */
+void dev_embed_fwd(Device *d, Tensor x, Tensor tokens, Tensor w);
+/* dw (V, D) f32 += rows of dx (N, D), in token order. */
+void dev_embed_bwd(Device *d, Tensor dw, Tensor dx, Tensor tokens);
+
+typedef struct NormFwd {
+    Tensor y;        /* (N, D) */
+    Tensor rstd;     /* (N) f32: 1 / sqrt(mean(s^2) + eps) */
+    Tensor x;        /* (N, D) */
+    Tensor w;        /* (D) f32 */
+    Tensor residual; /* (N, D) or none; then s = x + residual rounded to the type, else s = x */
+    Tensor sum;      /* (N, D) receives s; given exactly when residual is; may be residual or x */
+} NormFwd;
+
+/* RMSNorm: y = s * rstd * w. */
+void dev_rmsnorm_fwd(Device *d, NormFwd a, double eps);
+/* With s^ = s rstd and g = dy w: dx += rstd (g - s^ mean(g s^)); dw (D) += column sums of dy s^.
+ * dx (N, D) is ADDED into: it is the gradient of the residual stream. */
+void dev_rmsnorm_bwd(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd);
+
+/* h (R, F) = silu(g) u with gu (R, 2F) = [g | u]. */
+void dev_swiglu_fwd(Device *d, Tensor h, Tensor gu);
+/* dgu = [dh u silu'(g) | dh silu(g)], silu'(g) = s (1 + g (1 - s)), s = sigmoid(g).
+ * dgu (R, 2F) may be gu. */
+void dev_swiglu_bwd(Device *d, Tensor dgu, Tensor dh, Tensor gu);
+
+/* ---- Heads: rotation and QK-norm --------------------------------------------------------------*/
+
+typedef enum QkNorm { QK_NONE, QK_HEAD_AFTER_ROPE, QK_HEAD_BEFORE_ROPE, QK_FULL_BEFORE_ROPE } QkNorm;
+
+typedef struct QkOpt {
+    QkNorm norm;
+    double eps;
+    Tensor rope;  /* (positions, K/2, 2) f32: cos, sin of position * inverse frequency i */
+    int64_t T;    /* token n of the N has position pos0 + n % T */
+    int64_t pos0;
+    bool dx_add;  /* backward: add into dx (a key shared by several layers) */
+} QkOpt;
+
+/* y (N, H, K) from x (N, H, K): RoPE in the NeoX form (pairs i, i + K/2):
+ * y_i = x_i cos - x_{i+K/2} sin, y_{i+K/2} = x_{i+K/2} cos + x_i sin, and RMSNorm with w f32:
+ * (K) over each head after or before the rotation, or (H*K) over all heads before it.
+ * rstd (N, H), or (N, 1) for the full width, f32; w and rstd none for QK_NONE. y may be x only for
+ * QK_NONE. */
+void dev_qk_fwd(Device *d, Tensor y, Tensor rstd, Tensor x, Tensor w, const QkOpt *opt);
+/* dx (N, H, K) from dy; dw added into. x is the forward input. */
+void dev_qk_bwd(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd,
+                const QkOpt *opt);
+
+/* ---- Attention --------------------------------------------------------------------------------*/
+
+typedef struct AttnOpt {
+    double scale;     /* usually 1 / sqrt(K) */
+    int64_t q_pos0;   /* position of query 0; query t may see key s iff */
+    int64_t k_pos0;   /*   k_pos0 + s <= q_pos0 + t  and  k_pos0 + s >= doc_start[b][t] */
+    Tensor doc_start; /* (B, Tq) i32, or none: documents are not separated */
+} AttnOpt;
+
+typedef struct AttnTensors {
+    Tensor q;   /* (B, Tq, H, K) */
+    Tensor k;   /* (B, Tk, G, K); query head h reads key head h / (H / G) */
+    Tensor v;   /* (B, Tk, G, K) */
+    Tensor o;   /* (B, Tq, H, K) */
+    Tensor lse; /* (B, H, Tq) f32: log of the sum of exp(scale q.k); -inf where nothing is seen */
+} AttnTensors;
+
+typedef struct AttnGrad {
+    Tensor dq;   /* (B, Tq, H, K) written */
+    Tensor dk;   /* (B, Tk, G, K) written */
+    Tensor dv;   /* (B, Tk, G, K) written, or added to: */
+    bool dv_add; /* (a value shared by several layers) */
+} AttnGrad;
+
+/* o = softmax(scale q k^T + mask) v. A query that sees no key gets o = 0. */
+void dev_attention_fwd(Device *d, AttnTensors a, const AttnOpt *opt);
+/* P = exp(scale q k^T - lse); dv = P^T do; dS = P (do v^T - rowsum(do o)); dq = scale dS k;
+ * dk = scale dS^T q. d_o (B, Tq, H, K). */
+void dev_attention_bwd(Device *d, AttnGrad g, Tensor d_o, AttnTensors a, const AttnOpt *opt);
+
+/* ---- Routing ----------------------------------------------------------------------------------*/
+
+typedef enum RouteMode { ROUTE_RECYCLE, ROUTE_DROPLESS } RouteMode;
+
+typedef struct RouteOpt {
+    RouteMode mode;
+    bool renorm;          /* weights divided by their sum over the placed choices */
+    int64_t group_tokens; /* R; N is a multiple of it. Dropless: only the balance loss uses it */
+    int64_t capacity;     /* C: rows an expert has in each group; recycle only */
+    int64_t group0;       /* global index of the first group: keys the random draws */
+    uint32_t layer;       /* ditto */
+    const StepVars *vars; /* device pointer; seed and step */
+    double aux_scale;     /* factor on d(sum over groups of l_aux): coefficient / groups in all */
+    double z_scale;       /* factor on d(sum over tokens of lse^2): coefficient / tokens in all */
+} RouteOpt;
+
+enum { /* columns of Routing.stats, one row a group */
+    STAT_AUX,      /* l_aux = E sum_e f_e P_e; f_e: share of the group's tokens with e among their
+                      first choices (before capacity), P_e: mean probability */
+    STAT_Z,        /* sum over tokens of logsumexp(logits)^2 */
+    STAT_OVERFLOW, /* choices that their expert had no room for */
+    STAT_RECYCLED, /* of those, placed at another expert */
+    STAT_UNPLACED, /* of those, placed nowhere (weight 0) */
+    STAT_MAX_LOAD, /* largest number of first choices that an expert got */
+    STAT_COUNT
+};
+
+/* Everything that routing leaves for the rest of the layer; memory planned by the model. E experts,
+ * k choices a token, Gr = N / R groups. Rows of an expert buffer: recycle: R_rows = E * Gr * C,
+ * expert e, group g, place c is row (e * Gr + g) * C + c; dropless: R_rows = N * k, sorted by expert,
+ * then by token. */
+typedef struct Routing {
+    Tensor probs;     /* (N, E) f32: softmax of the logits */
+    Tensor first;     /* (N, k) i32: the k most probable experts, in order; ties: lower index first */
+    Tensor expert;    /* (N, k) i32: the expert in force after capacity; -1 = unplaced */
+    Tensor row;       /* (N, k) i32: row of the expert buffer; -1 = unplaced */
+    Tensor weight;    /* (N, k) f32: combine weight; 0 = unplaced */
+    Tensor row_src;   /* (R_rows) i32: n * k + j of the choice in the row; -1 = empty */
+    Tensor row_begin; /* (E + 1) i32 */
+    Tensor load;      /* (Gr, E) i32: choices placed at the expert */
+    Tensor stats;     /* (Gr, STAT_COUNT) f32 */
+} Routing;
+
+/* logits (N, E) f32 = x (N, D) w (E, D)^T, w f32, x widened. */
+void dev_router_fwd(Device *d, Tensor logits, Tensor x, Tensor w);
+/* dx (N, D) ADDED into; dw (E, D) f32 added into. */
+void dev_router_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, Tensor w);
+
+/* Fills the Routing from logits (N, E). Recycling (docs/MATH.md): per group, choices by rank (all
+ * first choices in token order, then all second ones, ...) take places while their expert has room;
+ * the lost ones, in (rank, token) order, are matched one to one to the free places in random order:
+ * free places are listed by expert, place i gets the key philox_u32(key, pass << 20 | i), the list
+ * is sorted by (key, i). A match to an expert that the token already has leaves both unmatched;
+ * they are tried again in at most 4 further passes (fresh keys, list rebuilt). The weight of a
+ * choice is the probability of the expert in force. Philox key: {seed, RNG_RECYCLE, layer,
+ * step << 32 | group}. */
+void dev_route_fwd(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
+/* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and softmax, plus the balance
+ * loss (aux_scale E f_e / R on each probability) and the z-loss (z_scale 2 lse p_e). */
+void dev_route_bwd(Device *d, Tensor dlogits, const Routing *r, Tensor dweight, Tensor logits,
+                   const RouteOpt *opt);
+
+/* xe (R_rows, D): row r = x (N, D) at token row_src[r] / k, zeros if empty. */
+void dev_dispatch_fwd(Device *d, Tensor xe, Tensor x, const Routing *r);
+/* dx (N, D) written: sum over j of dxe at row[n][j], in order of j. */
+void dev_dispatch_bwd(Device *d, Tensor dx, Tensor dxe, const Routing *r);
+
+/* y (N, D) = base (N, D; or none) + sum over j of weight[n][j] ye[row[n][j]]. y may be base. */
+void dev_combine_fwd(Device *d, Tensor y, Tensor base, Tensor ye, const Routing *r);
+/* dye (R_rows, D) written: weight dy at the row's token, zeros if empty; dweight (N, k) f32 written:
+ * dy . ye, 0 if unplaced. dye may be ye. */
+void dev_combine_bwd(Device *d, Tensor dye, Tensor dweight, Tensor dy, Tensor ye,
+                     const Routing *r);
+
+/* ---- Loss -------------------------------------------------------------------------------------*/
+
+typedef struct CeOpt {
+    int64_t vocab0;       /* id of row 0 of w: w is a shard of the vocabulary */
+    const StepVars *vars; /* device pointer; loss_scale. Backward only */
+} CeOpt;
+
+/* Linear + cross-entropy; logits z = x w^T (f32) exist only chunk by chunk. x (N, D), w (V, D),
+ * targets (N) i32, -1 = not counted. lse (N) f32: log sum exp z over this shard; target_logit (N)
+ * f32: z at the target, 0 where the target is not in this shard. Both filled for every token. */
+void dev_ce_fwd(Device *d, Tensor lse, Tensor target_logit, Tensor x, Tensor w, Tensor targets,
+                const CeOpt *opt);
+/* dz = loss_scale (exp(z - lse) - onehot(target)), 0 where not counted; dx (N, D) written = dz w,
+ * dw (V, D) f32 += dz^T x. lse is the one over the whole vocabulary. Uses g.dx, g.dw. */
+void dev_ce_bwd(Device *d, LinearGrad g, Tensor x, Tensor w, Tensor targets, Tensor lse,
+                const CeOpt *opt);
+
+typedef struct CeTrain {
+    Tensor lse, target_logit; /* (N) f32 written */
+    Tensor dx;                /* (N, D) written */
+    Tensor dw;                /* (V, D) f32 added into */
+} CeTrain;
+
+/* Forward and backward in one pass over chunks of rows; w is the whole vocabulary (vocab0 = 0).
+ * Optional entry; the default is ce_fwd + ce_bwd. */
+void dev_ce_train(Device *d, CeTrain out, Tensor x, Tensor w, Tensor targets, const CeOpt *opt);
+
+/* sum (2) f64: sum[0] += sum over counted tokens of lse - target_logit; sum[1] += their number. */
+void dev_nll_sum(Device *d, Tensor sum, Tensor lse, Tensor target_logit, Tensor targets);
+
+/* ---- Optimizer --------------------------------------------------------------------------------*/
+
+typedef struct AdamwTensors {
+    Tensor master; /* f32, updated */
+    Tensor weight; /* bf16 copy, written; or none */
+    Tensor grad;   /* f32 */
+    Tensor m, v;   /* f32, updated */
+} AdamwTensors;
+
+typedef struct AdamwOpt {
+    double beta1, beta2, eps, weight_decay;
+    double lr_ratio; /* factor on vars->lr */
+} AdamwOpt;
+
+/* AdamW (Loshchilov & Hutter 2019): g = grad grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+ * w -= lr lr_ratio ((m / bias1) / (sqrt(v / bias2) + eps) + weight_decay w). All tensors of one
+ * size. Does nothing when vars->skip. */
+void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
+
+/* sum (1) f64 += sum of x^2. */
+void dev_sqsum(Device *d, Tensor sum, Tensor x);
+/* From sum (1) f64: grad_norm = sqrt(sum); grad_scale = min(1, max_norm / norm) (1 if max_norm is
+ * 0); skip = norm not finite. vars is a device pointer. */
+void dev_clip(Device *d, StepVars *vars, Tensor sum, double max_norm);
+/* Copies *host over *vars (device pointer). */
+void dev_step_begin(Device *d, StepVars *vars, const StepVars *host);
+
+/* ---- Memory and plain operations --------------------------------------------------------------*/
+
+/* Memory of the device, 64-byte aligned, uninitialised; NULL and Err when there is not enough. */
+void *dev_alloc(Device *d, int64_t bytes, const char *what, Err *e);
+void dev_free(Device *d, void *memory);
+void dev_upload(Device *d, Tensor dst, const void *host);    /* host array of dst's type and size */
+void dev_download(Device *d, void *host, Tensor src);        /* waits for the device */
+void dev_copy(Device *d, Tensor dst, Tensor src);            /* one type, one size */
+void dev_cast(Device *d, Tensor dst, Tensor src);            /* f32 <-> bf16 */
+void dev_fill(Device *d, Tensor t, double value);            /* any type */
+void dev_add(Device *d, Tensor y, Tensor a, Tensor b);       /* y = a + b; y may be a or b */
+void dev_sync(Device *d);
+
+/* Promises that w (2-D, or 3-D of experts) only changes between calls of dev_weights_changed, so
+ * that a device may keep packed copies. Optional entry; the default does nothing. */
+void dev_weight_hint(Device *d, Tensor w);
+void dev_weights_changed(Device *d);
+
+/* ---- Devices ----------------------------------------------------------------------------------*/
+
+typedef struct DeviceOptions {
+    int threads; /* CPU: 0 = all that the affinity mask allows (OMP_NUM_THREADS respected) */
+} DeviceOptions;
+
+/* name: "cpu", "cuda" or "auto". NULL and Err on failure. */
+Device *device_create(const char *name, const DeviceOptions *options, Err *e);
+void device_destroy(Device **d);
+const char *device_name(const Device *d);    /* "cpu" */
+const char *device_variant(const Device *d); /* "amx", "avx512", "avx2", "sse4": what bits depend on */
+int device_threads(const Device *d);
+
+/* Account of one operation since the last reset. */
+typedef struct DeviceAccount {
+    const char *name;
+    int64_t calls, flops, bytes; /* matrix-product FLOPs (2 per multiply-add); bytes that must move */
+    double seconds;
+} DeviceAccount;
+
+int device_accounts(const Device *d, const DeviceAccount **accounts); /* returns how many */
+void device_reset_accounts(Device *d);
+int64_t device_scratch_bytes(const Device *d); /* scratch memory that the device holds itself */
+
+/* Share of time: register-only loop of the best matrix instruction, FLOP/s over all threads; and the
+ * STREAM triad, bytes/s over all threads. Measured now, about `seconds` each. */
+double device_matrix_peak(Device *d, DType type, double seconds);
+double device_memory_peak(Device *d, double seconds);
+
+#endif

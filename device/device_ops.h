@@ -1,0 +1,91 @@
+/* device/device_ops.h - the table that a device fills; only device/ includes this.
+ *
+ * Entries have the arguments and contracts of the dev_* wrappers in device.h. They return 0, or a
+ * nonzero code for which ops->error gives the text. Three tiers:
+ *   required;
+ *   optional with a default that device.c composes from required ones (NULL: the default);
+ *   optional (NULL: nothing happens).
+ */
+#ifndef ISOMOE_DEVICE_DEVICE_OPS_H
+#define ISOMOE_DEVICE_DEVICE_OPS_H
+
+#include "device/device.h"
+
+typedef struct DeviceOps {
+    const char *name;
+
+    /* required: life and memory */
+    void (*destroy)(Device *d);
+    void *(*alloc)(Device *d, int64_t bytes);
+    void (*free)(Device *d, void *memory);
+    int (*upload)(Device *d, Tensor dst, const void *host);
+    int (*download)(Device *d, void *host, Tensor src);
+    int (*copy)(Device *d, Tensor dst, Tensor src);
+    int (*sync)(Device *d);
+    const char *(*error)(Device *d, int code);
+    int64_t (*scratch_bytes)(const Device *d);
+    double (*matrix_peak)(Device *d, DType type, double seconds);
+    double (*memory_peak)(Device *d, double seconds);
+
+    /* required: operations, forward and backward */
+    int (*linear_fwd)(Device *d, Tensor y, Tensor x, Tensor w, Tensor bias);
+    int (*linear_bwd)(Device *d, LinearGrad g, Tensor dy, Tensor x, Tensor w);
+    int (*expert_linear_fwd)(Device *d, Tensor y, Tensor x, Tensor w, Tensor row_begin);
+    int (*expert_linear_bwd)(Device *d, LinearGrad g, Tensor dy, Tensor x, Tensor w,
+                             Tensor row_begin);
+    int (*embed_fwd)(Device *d, Tensor x, Tensor tokens, Tensor w);
+    int (*embed_bwd)(Device *d, Tensor dw, Tensor dx, Tensor tokens);
+    int (*rmsnorm_fwd)(Device *d, NormFwd a, double eps);
+    int (*rmsnorm_bwd)(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd);
+    int (*swiglu_fwd)(Device *d, Tensor h, Tensor gu);
+    int (*swiglu_bwd)(Device *d, Tensor dgu, Tensor dh, Tensor gu);
+    int (*qk_fwd)(Device *d, Tensor y, Tensor rstd, Tensor x, Tensor w, const QkOpt *opt);
+    int (*qk_bwd)(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd,
+                  const QkOpt *opt);
+    int (*attention_fwd)(Device *d, AttnTensors a, const AttnOpt *opt);
+    int (*attention_bwd)(Device *d, AttnGrad g, Tensor d_o, AttnTensors a, const AttnOpt *opt);
+    int (*router_fwd)(Device *d, Tensor logits, Tensor x, Tensor w);
+    int (*router_bwd)(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, Tensor w);
+    int (*route_fwd)(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
+    int (*route_bwd)(Device *d, Tensor dlogits, const Routing *r, Tensor dweight, Tensor logits,
+                     const RouteOpt *opt);
+    int (*dispatch_fwd)(Device *d, Tensor xe, Tensor x, const Routing *r);
+    int (*dispatch_bwd)(Device *d, Tensor dx, Tensor dxe, const Routing *r);
+    int (*combine_fwd)(Device *d, Tensor y, Tensor base, Tensor ye, const Routing *r);
+    int (*combine_bwd)(Device *d, Tensor dye, Tensor dweight, Tensor dy, Tensor ye,
+                       const Routing *r);
+    int (*ce_fwd)(Device *d, Tensor lse, Tensor target_logit, Tensor x, Tensor w, Tensor targets,
+                  const CeOpt *opt);
+    int (*ce_bwd)(Device *d, LinearGrad g, Tensor x, Tensor w, Tensor targets, Tensor lse,
+                  const CeOpt *opt);
+    int (*nll_sum)(Device *d, Tensor sum, Tensor lse, Tensor target_logit, Tensor targets);
+    int (*adamw)(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
+    int (*sqsum)(Device *d, Tensor sum, Tensor x);
+    int (*clip)(Device *d, StepVars *vars, Tensor sum, double max_norm);
+    int (*step_begin)(Device *d, StepVars *vars, const StepVars *host);
+    int (*cast)(Device *d, Tensor dst, Tensor src);
+    int (*fill)(Device *d, Tensor t, double value);
+    int (*add)(Device *d, Tensor y, Tensor a, Tensor b);
+
+    /* optional with a default */
+    int (*ce_train)(Device *d, CeTrain out, Tensor x, Tensor w, Tensor targets, const CeOpt *opt);
+
+    /* optional */
+    int (*weight_hint)(Device *d, Tensor w);
+    int (*weights_changed)(Device *d);
+} DeviceOps;
+
+enum { DEVICE_MAX_ACCOUNTS = 48 };
+
+struct Device {
+    const DeviceOps *ops;
+    void *impl; /* the device's own state */
+    int threads;
+    const char *variant;
+    DeviceAccount account[DEVICE_MAX_ACCOUNTS];
+};
+
+/* Makers, one a device; 0 or -1 with Err. */
+int cpu_device_init(Device *d, const DeviceOptions *options, Err *e);
+
+#endif
