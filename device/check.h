@@ -1,0 +1,60 @@
+/* device/check.h - what the checked wrappers share; only device/ includes this.
+ *
+ * A wrapper: need(...) each tensor's shape and type, OP_RUN(...) the entry. Shapes are given as
+ * dimensions; a mismatch prints the operation, the tensor's name, what it is and what it must be.
+ */
+#ifndef ISOMOE_DEVICE_CHECK_H
+#define ISOMOE_DEVICE_CHECK_H
+
+#include "base/err.h"
+#include "device/device_ops.h"
+
+/* One row an operation: its account. */
+#define DEVICE_OPS_LIST(X)                                                                         \
+    X(linear_fwd) X(linear_bwd) X(expert_linear_fwd) X(expert_linear_bwd) X(embed_fwd)             \
+    X(embed_bwd) X(rmsnorm_fwd) X(rmsnorm_bwd) X(swiglu_fwd) X(swiglu_bwd) X(qk_fwd) X(qk_bwd)     \
+    X(attention_fwd) X(attention_bwd) X(router_fwd) X(router_bwd) X(route_fwd) X(route_bwd)        \
+    X(dispatch_fwd) X(dispatch_bwd) X(combine_fwd) X(combine_bwd) X(ce_fwd) X(ce_bwd) X(ce_train)  \
+    X(nll_sum) X(adamw) X(sqsum) X(clip) X(step_begin) X(cast) X(fill) X(add) X(copy) X(upload)    \
+    X(download)
+
+typedef enum OpId {
+#define OP_ENUM(name) OP_##name,
+    DEVICE_OPS_LIST(OP_ENUM)
+#undef OP_ENUM
+    OP_COUNT
+} OpId;
+
+/* A shape of up to 4 dimensions to compare with. */
+typedef struct Shape {
+    int n;
+    int64_t dim[TENSOR_MAX_DIM];
+} Shape;
+
+#define SHAPE(...)                                                                                 \
+    ((Shape){(int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}})
+
+/* Aborts unless t is given and has this type and shape. */
+void need(OpId op, const char *name, Tensor t, DType type, Shape shape);
+
+/* The same, or t is none. */
+void need_or_none(OpId op, const char *name, Tensor t, DType type, Shape shape);
+
+/* Aborts unless t is given, f32 or bf16, with n dimensions. */
+void need_float(OpId op, const char *name, Tensor t, int n_dim);
+
+/* Aborts with the message "operation: what". */
+_Noreturn void op_refuse(OpId op, const char *what);
+
+/* Start and end of one operation: aborts with its name if rc is not 0. */
+double op_begin(void);
+void op_end(Device *d, OpId op, double start, int rc, int64_t flops, int64_t bytes);
+
+/* Runs entry `name` of the table and books it. flops, bytes: int64_t. */
+#define OP_RUN(d, name, flops, bytes, ...)                                                         \
+    do {                                                                                           \
+        double op_start = op_begin();                                                              \
+        op_end(d, OP_##name, op_start, (d)->ops->name(d, __VA_ARGS__), flops, bytes);              \
+    } while (0)
+
+#endif

@@ -1,0 +1,177 @@
+/* device/device.c - making devices, their memory, the account of operations. See device.h. */
+#include "device/device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "device/check.h"
+
+static const char *const op_names[OP_COUNT] = {
+#define OP_NAME(name) #name,
+    DEVICE_OPS_LIST(OP_NAME)
+#undef OP_NAME
+};
+
+_Static_assert(OP_COUNT <= DEVICE_MAX_ACCOUNTS, "too few account rows");
+
+static void shape_failed(OpId op, const char *name, Tensor t, DType type, Shape shape)
+{
+    char got[96], wanted[96];
+    Tensor want = {.n_dim = shape.n, .type = type};
+    memcpy(want.dim, shape.dim, sizeof want.dim);
+    check_failed(__FILE__, __LINE__, op_names[op], "%s is %s, must be %s", name,
+                 tensor_text(t, got), tensor_text(want, wanted));
+}
+
+void need(OpId op, const char *name, Tensor t, DType type, Shape shape)
+{
+    bool ok = (tensor_given(t) || tensor_elements(t) == 0) && t.type == type && t.n_dim == shape.n;
+    for (int i = 0; ok && i < shape.n; i++) ok = t.dim[i] == shape.dim[i];
+    if (!ok) shape_failed(op, name, t, type, shape);
+}
+
+void need_or_none(OpId op, const char *name, Tensor t, DType type, Shape shape)
+{
+    if (tensor_given(t)) need(op, name, t, type, shape);
+}
+
+void need_float(OpId op, const char *name, Tensor t, int n_dim)
+{
+    char got[96];
+    bool ok = (t.type == DT_F32 || t.type == DT_BF16) && t.n_dim == n_dim;
+    if (!ok)
+        check_failed(__FILE__, __LINE__, op_names[op], "%s is %s, must be f32 or bf16 of %d dims",
+                     name, tensor_text(t, got), n_dim);
+}
+
+void op_refuse(OpId op, const char *what)
+{
+    check_failed(__FILE__, __LINE__, op_names[op], "%s", what);
+}
+
+double op_begin(void) { return log_seconds(); }
+
+void op_end(Device *d, OpId op, double start, int rc, int64_t flops, int64_t bytes)
+{
+    CHECK(rc == 0, "device %s: operation %s failed: %s", d->ops->name, op_names[op],
+          d->ops->error ? d->ops->error(d, rc) : "no details");
+    DeviceAccount *a = &d->account[op];
+    a->calls++;
+    a->flops += flops;
+    a->bytes += bytes;
+    a->seconds += log_seconds() - start;
+}
+
+/* ---- Life -------------------------------------------------------------------------------------*/
+
+Device *device_create(const char *name, const DeviceOptions *options, Err *e)
+{
+    static const DeviceOptions plain = {0};
+    Device *d = calloc(1, sizeof *d);
+    if (!d) {
+        err_set(e, "out of memory for a device");
+        return NULL;
+    }
+    for (int i = 0; i < OP_COUNT; i++) d->account[i].name = op_names[i];
+    if (!options) options = &plain;
+    int rc;
+    if (!strcmp(name, "cpu") || !strcmp(name, "auto")) {
+        rc = cpu_device_init(d, options, e);
+    } else if (!strcmp(name, "cuda")) {
+        err_set(e, "device 'cuda': this build has no CUDA device");
+        rc = err_hint(e, "use device: cpu (or auto)");
+    } else {
+        err_set(e, "unknown device '%s'", name);
+        rc = err_hint(e, "devices are auto, cpu, cuda");
+    }
+    if (rc) {
+        free(d);
+        return NULL;
+    }
+    return d;
+}
+
+void device_destroy(Device **d)
+{
+    if (!*d) return;
+    (*d)->ops->destroy(*d);
+    free(*d);
+    *d = NULL;
+}
+
+const char *device_name(const Device *d) { return d->ops->name; }
+const char *device_variant(const Device *d) { return d->variant; }
+int device_threads(const Device *d) { return d->threads; }
+int64_t device_scratch_bytes(const Device *d) { return d->ops->scratch_bytes(d); }
+
+double device_matrix_peak(Device *d, DType type, double seconds)
+{
+    return d->ops->matrix_peak(d, type, seconds);
+}
+
+double device_memory_peak(Device *d, double seconds) { return d->ops->memory_peak(d, seconds); }
+
+int device_accounts(const Device *d, const DeviceAccount **accounts)
+{
+    *accounts = d->account;
+    return OP_COUNT;
+}
+
+void device_reset_accounts(Device *d)
+{
+    for (int i = 0; i < OP_COUNT; i++) d->account[i] = (DeviceAccount){.name = op_names[i]};
+}
+
+/* ---- Memory -----------------------------------------------------------------------------------*/
+
+void *dev_alloc(Device *d, int64_t bytes, const char *what, Err *e)
+{
+    CHECK(bytes >= 0, "%s: %lld bytes", what, (long long)bytes);
+    void *memory = d->ops->alloc(d, bytes ? bytes : 64);
+    if (!memory) {
+        err_set(e, "device %s: not enough memory for %s: %.1f MiB", d->ops->name, what,
+                (double)bytes / 1048576.0);
+        err_hint(e, "`isomoe plan` shows what a config needs; a smaller micro-batch needs less");
+    }
+    return memory;
+}
+
+void dev_free(Device *d, void *memory)
+{
+    if (memory) d->ops->free(d, memory);
+}
+
+void dev_upload(Device *d, Tensor dst, const void *host)
+{
+    OP_RUN(d, upload, 0, tensor_bytes(dst), dst, host);
+}
+
+void dev_download(Device *d, void *host, Tensor src)
+{
+    double start = op_begin();
+    op_end(d, OP_download, start, d->ops->download(d, host, src), 0, tensor_bytes(src));
+}
+
+void dev_copy(Device *d, Tensor dst, Tensor src)
+{
+    if (dst.type != src.type || tensor_elements(dst) != tensor_elements(src))
+        op_refuse(OP_copy, "dst and src must have one type and size");
+    OP_RUN(d, copy, 0, 2 * tensor_bytes(src), dst, src);
+}
+
+void dev_sync(Device *d)
+{
+    int rc = d->ops->sync(d);
+    CHECK(rc == 0, "device %s: sync failed: %s", d->ops->name, d->ops->error(d, rc));
+}
+
+void dev_weight_hint(Device *d, Tensor w)
+{
+    if (d->ops->weight_hint) d->ops->weight_hint(d, w);
+}
+
+void dev_weights_changed(Device *d)
+{
+    if (d->ops->weights_changed) d->ops->weights_changed(d);
+}
