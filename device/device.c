@@ -13,7 +13,7 @@ static const char *const op_names[OP_COUNT] = {
 #undef OP_NAME
 };
 
-_Static_assert(OP_COUNT <= DEVICE_MAX_ACCOUNTS, "too few account rows");
+_Static_assert((int)OP_COUNT <= (int)DEVICE_MAX_ACCOUNTS, "too few account rows");
 
 static void shape_failed(OpId op, const char *name, Tensor t, DType type, Shape shape)
 {
@@ -73,7 +73,7 @@ Device *device_create(const char *name, const DeviceOptions *options, Err *e)
         err_set(e, "out of memory for a device");
         return NULL;
     }
-    for (int i = 0; i < OP_COUNT; i++) d->account[i].name = op_names[i];
+    for (int i = 0; i < (int)OP_COUNT; i++) d->account[i].name = op_names[i];
     if (!options) options = &plain;
     int rc;
     if (!strcmp(name, "cpu") || !strcmp(name, "auto")) {
@@ -120,7 +120,7 @@ int device_accounts(const Device *d, const DeviceAccount **accounts)
 
 void device_reset_accounts(Device *d)
 {
-    for (int i = 0; i < OP_COUNT; i++) d->account[i] = (DeviceAccount){.name = op_names[i]};
+    for (int i = 0; i < (int)OP_COUNT; i++) d->account[i] = (DeviceAccount){.name = op_names[i]};
 }
 
 /* ---- Memory -----------------------------------------------------------------------------------*/

@@ -1,0 +1,62 @@
+/* model/config.h - what a model is: every key of the `model:` section, and its validity. */
+#ifndef ISOMOE_MODEL_CONFIG_H
+#define ISOMOE_MODEL_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/conf.h"
+#include "device/device.h"
+
+typedef enum RouterWeight { WEIGHT_RAW, WEIGHT_RENORM } RouterWeight;
+
+typedef struct ModelConfig {
+    int64_t vocab_size, d_model, n_layers;
+    int64_t n_heads, n_kv_heads, head_dim; /* head_dim 0: d_model / n_heads (resolved on reading) */
+    double rope_theta, rope_alpha;         /* base = theta alpha^(K/(K-2)); alpha 1: theta */
+    int qk_norm;                           /* QkNorm */
+    bool attn_bias;                        /* biases of q, k, v */
+    int64_t cla_share;                     /* K and V projected in every cla_share-th layer; 1: all */
+    int64_t n_experts, top_k;              /* 0 experts: dense */
+    int64_t expert_width;                  /* F */
+    int64_t n_shared, shared_width;        /* shared experts and the width of one */
+    int router_weight;                     /* RouterWeight */
+    bool tie_embeddings;
+    double norm_eps, init_std;
+    int routing;                           /* RouteMode in training */
+    int64_t routing_group_tokens;          /* R */
+    double capacity_factor;
+    int64_t capacity_multiple;             /* m; C = ceil(cf R k / E / m) m */
+    double aux_coef, z_coef;
+} ModelConfig;
+
+/* Rows of the section, with offsets into a struct that holds a ModelConfig at offset `base`: used
+ * inside a ConfRow array initialiser. */
+#define MODEL_FIELD(base, field) ((base) + offsetof(ModelConfig, field))
+
+/* The table of the model section alone (for files with nothing else, such as configs/models). */
+const ConfTable *model_config_table(void);
+
+/* Copies the section's rows into out (at most max), each offset moved by `base`. Returns how many. */
+int model_config_rows(ConfRow *out, int max, size_t base);
+
+/* Fills derived defaults (head_dim) and checks combinations; on failure the Err names path, line and
+ * key through conf_fail. table/lines: those that read the file. */
+int model_config_check(ModelConfig *c, const ConfTable *table, const int *lines, const char *path,
+                       Err *e);
+
+/* C = ceil(cf R k / E / m) m, at most R rounded up to m; 0 for a dense model. */
+int64_t model_capacity(const ModelConfig *c);
+
+/* Frequency base of the rotation: theta alpha^(K / (K - 2)). */
+double model_rope_base(const ModelConfig *c);
+
+static inline int64_t model_shared_width(const ModelConfig *c)
+{
+    return c->n_shared * c->shared_width;
+}
+
+/* Layer whose K and V layer `l` reads. */
+static inline int64_t model_kv_layer(const ModelConfig *c, int64_t l) { return l - l % c->cla_share; }
+
+#endif

@@ -1,0 +1,39 @@
+/* model/count.h - exact counts from a config: parameters and FLOPs, in closed form.
+ *
+ * FLOPs count matrix products, 2 a multiply-add; softmax, norms and other vector work are not
+ * counted. Attention counts causal pairs exactly: T(T+1)/2 a sequence. Training is three times the
+ * forward pass for products (forward, gradient of the input, gradient of the weight) and 3.5 times
+ * for attention as executed (the backward pass recomputes the scores), 3 times as model FLOPs. */
+#ifndef ISOMOE_MODEL_COUNT_H
+#define ISOMOE_MODEL_COUNT_H
+
+#include "model/config.h"
+
+typedef struct ParamCount {
+    int64_t total;             /* every parameter; a tied embedding once */
+    int64_t total_no_embed;    /* without the embedding and without an untied head */
+    int64_t active;            /* shared experts + top_k specialized ones + the rest */
+    int64_t active_no_embed;
+    int64_t embed, head, attention, router, shared, experts, norms;
+} ParamCount;
+
+int count_params(const ModelConfig *c, ParamCount *out, Err *e);
+
+typedef enum FlopPart {
+    FLOP_QKV, FLOP_ATTENTION, FLOP_OUT, FLOP_ROUTER, FLOP_SHARED, FLOP_EXPERTS, FLOP_HEAD, FLOP_PARTS
+} FlopPart;
+
+const char *flop_part_name(FlopPart part);
+
+/* Forward FLOPs of one sequence of T tokens, by part, summed over layers. Model FLOPs: top_k expert
+ * rows a token. */
+void count_flops_forward(const ModelConfig *c, int64_t T, int64_t out[FLOP_PARTS]);
+
+/* Model FLOPs of training on one sequence: 3 x forward. */
+int64_t count_flops_train(const ModelConfig *c, int64_t T);
+
+/* What the device account must show for one training micro-batch of B sequences (padding of the
+ * expert buffers included, attention backward at 2.5 x forward). */
+int64_t count_flops_executed(const ModelConfig *c, int64_t B, int64_t T);
+
+#endif

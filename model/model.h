@@ -1,0 +1,87 @@
+/* model/model.h - the model on a device: memory, forward and backward, evaluation, decoding.
+ *
+ * All memory is planned from the config (model_plan), printed and allocated once in model_create;
+ * nothing is allocated in a step. Loss = sum over counted targets of the global batch of their
+ * negative log-likelihood / number of those targets + aux_coef * sum over layers of the mean over
+ * groups of l_aux + z_coef * sum over layers of the mean over tokens of logsumexp(router logits)^2.
+ * Every gradient is the gradient of that number.
+ */
+#ifndef ISOMOE_MODEL_MODEL_H
+#define ISOMOE_MODEL_MODEL_H
+
+#include "base/arena.h"
+#include "model/params.h"
+
+typedef struct ModelShape {
+    DType type;           /* compute type: DT_BF16 or DT_F32 */
+    int64_t B, T;         /* largest micro-batch: sequences, tokens of a sequence */
+    int64_t micro_batches; /* of a step */
+    int64_t rope_positions; /* 0: T. Longer for decoding */
+    bool train;           /* gradients and saved activations exist */
+} ModelShape;
+
+typedef struct Model Model;
+
+/* Bytes of each arena ("weights", "master", "grads", "moments", "activations", "work") as named rows,
+ * without allocating. */
+int model_plan(const ModelConfig *c, const ModelShape *shape, ArenaPlan *plan, Err *e);
+
+/* NULL on error. The config is copied. Parameters are uninitialised. */
+Model *model_create(Device *d, const ModelConfig *c, const ModelShape *shape, Err *e);
+void model_destroy(Model **m);
+
+Device *model_device(Model *m);
+const ModelConfig *model_config(const Model *m);
+const ModelShape *model_shape(const Model *m);
+const ParamTable *model_params(const Model *m);
+
+/* Flat arrays over the parameter space, device memory. */
+Tensor model_master(Model *m); /* f32 */
+Tensor model_grads(Model *m);  /* f32; train only */
+Tensor model_weights(Model *m); /* bf16 copy, or none in f32 mode */
+StepVars *model_vars(Model *m); /* device pointer */
+
+void model_init(Model *m, uint64_t seed); /* fills the masters and refreshes the weights */
+/* Copies masters into the compute weights; after init, load and each update made outside adamw. */
+void model_refresh_weights(Model *m);
+
+typedef struct MicroBatch { /* host arrays (B, T); B at most shape.B, T exactly shape.T */
+    int64_t B;
+    const int32_t *tokens, *targets, *doc_start; /* doc_start may be NULL: no documents */
+    int64_t group0; /* global index of the first routing group */
+    int index;      /* 0 .. micro_batches-1: where its statistics go */
+} MicroBatch;
+
+void model_zero_grads(Model *m);
+
+/* Forward and backward: adds gradients and loss sums. `groups_total`, `tokens_total`: of the global
+ * batch, for the means of the auxiliary losses; the mean over targets is vars->loss_scale. */
+void model_train_micro(Model *m, const MicroBatch *b, int64_t groups_total, int64_t tokens_total);
+
+typedef struct StepStats { /* of the micro-batches since model_zero_grads; host memory */
+    double loss_sum, targets;      /* sum of negative log-likelihoods, and their number */
+    double aux, z;                 /* sum over layers of mean l_aux; of mean lse^2 */
+    double overflow, recycled, unplaced; /* shares of all choices */
+    double max_load;               /* largest expert load / mean load, mean over layers */
+    double load[256];              /* share of first choices by expert index, summed over layers
+                                      and normalised to 1; the first 256 experts */
+} StepStats;
+
+void model_stats(Model *m, int n_micro, StepStats *out);
+
+/* Held-out loss: dropless, no gradients. Adds to sums[0] the negative log-likelihood, to sums[1] the
+ * number of targets. If token_nll is given (B*T floats) it receives each token's, 0 where ignored. */
+void model_eval_micro(Model *m, const MicroBatch *b, double sums[2], float *token_nll);
+
+/* Logits (B*T, V) f32 into host memory: for tests and small tools. Routing dropless. */
+void model_logits(Model *m, const MicroBatch *b, float *logits);
+
+/* Decoding one sequence with a cache of keys and values. */
+typedef struct Decoder Decoder;
+Decoder *decoder_create(Model *m, int64_t max_tokens, Err *e);
+void decoder_destroy(Decoder **d);
+/* Feeds `count` tokens behind those already there; logits (V floats, host) of the last one. Fails
+ * when max_tokens would be passed. */
+int decoder_feed(Decoder *d, const int32_t *tokens, int64_t count, float *logits, Err *e);
+
+#endif
