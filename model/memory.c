@@ -1,0 +1,253 @@
+/* model/memory.c - the layout of a model's memory: one table of tensors, rehearsed for the plan and
+ * for the total, then run again with the real address. */
+#include "model/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/size.h"
+
+typedef struct Layout {
+    ArenaPlan *plan;
+    char *base;
+    const char *group; /* arena's name in the printed table */
+    int layer;         /* -1: none */
+} Layout;
+
+/* One tensor of up to four dimensions; ends at the first 0 among d1.. . */
+static Tensor take(Layout *at, const char *name, DType type, int64_t d0, int64_t d1, int64_t d2,
+                   int64_t d3)
+{
+    Tensor t = {.type = type, .dim = {d0, d1, d2, d3}, .n_dim = d3 ? 4 : d2 ? 3 : d1 ? 2 : 1};
+    char full[ARENA_NAME];
+    int64_t bytes = (int64_t)dtype_size(type);
+    for (int i = 0; i < t.n_dim; i++)
+        if (bytes >= 0 && !size_mul(bytes, t.dim[i], &bytes)) bytes = -1;
+    if (at->layer < 0) snprintf(full, sizeof full, "%s/%s", at->group, name);
+    else snprintf(full, sizeof full, "%s/layer%d.%s", at->group, at->layer, name);
+    int64_t offset = arena_reserve(at->plan, full, bytes);
+    t.data = offset < 0 ? NULL : (void *)((uintptr_t)at->base + (uintptr_t)offset);
+    return t;
+}
+
+static Tensor take1(Layout *at, const char *name, DType type, int64_t d0)
+{
+    return take(at, name, type, d0, 0, 0, 0);
+}
+
+static Tensor take2(Layout *at, const char *name, DType type, int64_t d0, int64_t d1)
+{
+    return take(at, name, type, d0, d1, 0, 0);
+}
+
+static Tensor take3(Layout *at, const char *name, DType type, int64_t d0, int64_t d1, int64_t d2)
+{
+    return take(at, name, type, d0, d1, d2, 0);
+}
+
+/* ---- Parameters -------------------------------------------------------------------------------*/
+
+/* Where each parameter of a layer goes. */
+static const struct {
+    const char *name;
+    size_t field;
+} layer_fields[] = {
+    {"attn_norm.weight", offsetof(LayerParams, attn_norm)},
+    {"attn.q.weight", offsetof(LayerParams, q)},
+    {"attn.q.bias", offsetof(LayerParams, q_bias)},
+    {"attn.k.weight", offsetof(LayerParams, k)},
+    {"attn.k.bias", offsetof(LayerParams, k_bias)},
+    {"attn.v.weight", offsetof(LayerParams, v)},
+    {"attn.v.bias", offsetof(LayerParams, v_bias)},
+    {"attn.o.weight", offsetof(LayerParams, o)},
+    {"attn.q_norm.weight", offsetof(LayerParams, q_norm)},
+    {"attn.k_norm.weight", offsetof(LayerParams, k_norm)},
+    {"ffn_norm.weight", offsetof(LayerParams, ffn_norm)},
+    {"router.weight", offsetof(LayerParams, router)},
+    {"experts.gate_up.weight", offsetof(LayerParams, gate_up)},
+    {"experts.down.weight", offsetof(LayerParams, down)},
+    {"shared.gate_up.weight", offsetof(LayerParams, shared_gate_up)},
+    {"shared.down.weight", offsetof(LayerParams, shared_down)},
+};
+enum { N_LAYER_FIELDS = sizeof layer_fields / sizeof layer_fields[0] };
+
+/* Views of all parameters: matrices in `flat` of `type`, the rows kept in f32 in `flat32`. */
+static void bind_params(const Model *m, ModelParams *p, Tensor flat, Tensor flat32)
+{
+    char name[PARAM_NAME];
+    for (int64_t l = 0; l < m->c.n_layers; l++) {
+        p->layer[l] = (LayerParams){0};
+        for (int i = 0; i < N_LAYER_FIELDS; i++) {
+            snprintf(name, sizeof name, "layers.%d.%s", (int)l, layer_fields[i].name);
+            const ParamRow *row = params_find(&m->table, name);
+            if (!row) continue;
+            Tensor from = row->f32 ? flat32 : flat;
+            *(Tensor *)((char *)&p->layer[l] + layer_fields[i].field) =
+                params_view(row, from.data, from.type);
+        }
+    }
+    p->embed = params_view(params_find(&m->table, "embed.weight"), flat.data, flat.type);
+    p->final_norm = params_view(params_find(&m->table, "final_norm.weight"), flat32.data, DT_F32);
+    const ParamRow *head = params_find(&m->table, "head.weight");
+    p->head = head ? params_view(head, flat.data, flat.type) : p->embed;
+}
+
+static void layout_params(Model *m, Layout *at)
+{
+    int64_t n = m->table.elements;
+    at->group = "weights";
+    m->master = take1(at, "master f32", DT_F32, n);
+    m->weights = tensor_none();
+    if (m->shape.type == DT_BF16) m->weights = take1(at, "bf16 copy", DT_BF16, n);
+    m->grads = tensor_none();
+    if (m->shape.train) {
+        at->group = "gradients";
+        m->grads = take1(at, "f32", DT_F32, n);
+    }
+    if (!at->base) return;
+    bind_params(m, &m->p, m->weights.data ? m->weights : m->master, m->master);
+    if (m->shape.train) bind_params(m, &m->g, m->grads, m->grads);
+}
+
+/* ---- Activations ------------------------------------------------------------------------------*/
+
+static void layout_attention(Model *m, LayerActs *a, Layout *at)
+{
+    const ModelConfig *c = &m->c;
+    DType type = m->shape.type;
+    int64_t N = m->shape.B * m->shape.T, D = c->d_model;
+    int64_t H = c->n_heads, G = c->n_kv_heads, K = c->head_dim;
+    bool full = c->qk_norm == QK_FULL_BEFORE_ROPE;
+    a->x = take2(at, "x", type, N, D);
+    a->attn_in = take2(at, "attn_in", type, N, D);
+    a->attn_rstd = take1(at, "attn_rstd", DT_F32, N);
+    a->q_raw = take3(at, "q_raw", type, N, H, K);
+    a->q = take3(at, "q", type, N, H, K);
+    a->k = take3(at, "k", type, N, G, K);
+    if (c->qk_norm != QK_NONE) {
+        a->q_rstd = take2(at, "q_rstd", DT_F32, N, full ? 1 : H);
+        a->k_rstd = take2(at, "k_rstd", DT_F32, N, full ? 1 : G);
+    }
+    if (at->layer < 0 || model_kv_layer(c, at->layer) == at->layer) {
+        a->k_raw = take3(at, "k_raw", type, N, G, K);
+        a->v = take3(at, "v", type, N, G, K);
+    }
+    a->o = take3(at, "o", type, N, H, K);
+    a->lse = take3(at, "lse", DT_F32, m->shape.B, H, m->shape.T);
+    a->mid = take2(at, "mid", type, N, D);
+    a->ffn_in = take2(at, "ffn_in", type, N, D);
+    a->ffn_rstd = take1(at, "ffn_rstd", DT_F32, N);
+}
+
+static void layout_ffn(Model *m, LayerActs *a, Layout *at)
+{
+    const ModelConfig *c = &m->c;
+    DType type = m->shape.type;
+    int64_t N = m->shape.B * m->shape.T, D = c->d_model, E = c->n_experts, k = c->top_k;
+    int64_t F = c->expert_width, S = model_shared_width(c), R = m->rows_max;
+    if (E) {
+        Routing *r = &a->route;
+        a->logits = take2(at, "logits", DT_F32, N, E);
+        r->probs = take2(at, "probs", DT_F32, N, E);
+        r->first = take2(at, "first", DT_I32, N, k);
+        r->expert = take2(at, "expert", DT_I32, N, k);
+        r->row = take2(at, "row", DT_I32, N, k);
+        r->weight = take2(at, "weight", DT_F32, N, k);
+        r->row_src = take1(at, "row_src", DT_I32, R);
+        r->row_begin = take1(at, "row_begin", DT_I32, E + 1);
+        a->xe = take2(at, "xe", type, R, D);
+        a->gu = take2(at, "gu", type, R, 2 * F);
+        a->h = take2(at, "h", type, R, F);
+        a->ye = take2(at, "ye", type, R, D);
+    }
+    if (S) {
+        a->shared_gu = take2(at, "shared_gu", type, N, 2 * S);
+        a->shared_h = take2(at, "shared_h", type, N, S);
+    }
+}
+
+static void layout_work(Model *m, Layout *at)
+{
+    const ModelConfig *c = &m->c;
+    WorkTensors *w = &m->w;
+    DType type = m->shape.type;
+    int64_t N = m->shape.B * m->shape.T, D = c->d_model, E = c->n_experts;
+    int64_t positions = size_max(m->shape.T, m->shape.rope_positions);
+    w->tokens = take1(at, "tokens", DT_I32, N);
+    w->targets = take1(at, "targets", DT_I32, N);
+    w->doc_start = take1(at, "doc_start", DT_I32, N);
+    w->branch = take2(at, "branch", type, N, D);
+    w->final_x = take2(at, "final_x", type, N, D);
+    w->final_in = take2(at, "final_in", type, N, D);
+    w->final_rstd = take1(at, "final_rstd", DT_F32, N);
+    w->lse = take1(at, "lse", DT_F32, N);
+    w->target_logit = take1(at, "target_logit", DT_F32, N);
+    w->loss = take1(at, "loss", DT_F64, 2);
+    w->rope = take3(at, "rope", DT_F32, positions, c->head_dim / 2, 2);
+    m->vars = take1(at, "step variables", DT_F64, sizeof(StepVars) / 8).data;
+    if (!E) return;
+    int64_t groups = size_max(1, N / c->routing_group_tokens);
+    w->eval_stats = take2(at, "eval_stats", DT_F32, 1, STAT_COUNT);
+    w->eval_load = take2(at, "eval_load", DT_I32, 1, E);
+    if (!m->shape.train) return;
+    w->stats = take(at, "stats", DT_F32, m->shape.micro_batches, c->n_layers, groups, STAT_COUNT);
+    w->load = take(at, "load", DT_I32, m->shape.micro_batches, c->n_layers, groups, E);
+}
+
+static void layout_backward(Model *m, Layout *at)
+{
+    const ModelConfig *c = &m->c;
+    WorkTensors *w = &m->w;
+    DType type = m->shape.type;
+    int64_t N = m->shape.B * m->shape.T, D = c->d_model, E = c->n_experts;
+    int64_t H = c->n_heads, G = c->n_kv_heads, K = c->head_dim, S = model_shared_width(c);
+    w->dres = take2(at, "dres", type, N, D);
+    w->dx = take2(at, "dx", type, N, D);
+    w->d_o = take3(at, "d_o", type, N, H, K);
+    w->dq = take3(at, "dq", type, N, H, K);
+    w->dq_raw = take3(at, "dq_raw", type, N, H, K);
+    w->dk = take3(at, "dk", type, N, G, K);
+    w->dk_raw = take3(at, "dk_raw", type, N, G, K);
+    w->dv = take3(at, "dv", type, N, G, K);
+    if (S) w->dh_shared = take2(at, "dh_shared", type, N, S);
+    if (!E) return;
+    w->dh = take2(at, "dh", type, m->rows_max, c->expert_width);
+    w->dlogits = take2(at, "dlogits", DT_F32, N, E);
+    w->dweight = take2(at, "dweight", DT_F32, N, c->top_k);
+}
+
+void model_layout(Model *m, ArenaPlan *plan, char *base)
+{
+    Layout at = {.plan = plan, .base = base, .layer = -1};
+    layout_params(m, &at);
+    at.group = "activations";
+    int64_t layers = m->shape.train ? m->c.n_layers : 1;
+    for (int64_t l = 0; l < layers; l++) {
+        at.layer = m->shape.train ? (int)l : -1;
+        m->acts[l] = (LayerActs){0};
+        layout_attention(m, &m->acts[l], &at);
+        layout_ffn(m, &m->acts[l], &at);
+    }
+    at.layer = -1;
+    at.group = "work";
+    layout_work(m, &at);
+    if (m->shape.train) layout_backward(m, &at);
+}
+
+int model_alloc_arrays(Model *m, Err *e)
+{
+    size_t L = (size_t)m->c.n_layers;
+    m->p.layer = calloc(L, sizeof *m->p.layer);
+    m->g.layer = calloc(L, sizeof *m->g.layer);
+    m->acts = calloc(L, sizeof *m->acts);
+    if (m->p.layer && m->g.layer && m->acts) return 0;
+    return err_set(e, "out of memory for the tables of %zu layers", L);
+}
+
+void model_free_arrays(Model *m)
+{
+    free(m->p.layer);
+    free(m->g.layer);
+    free(m->acts);
+    params_free(&m->table);
+}

@@ -1,0 +1,228 @@
+/* model/model.c - a model's life, and its passes: training micro-batch, held-out loss, logits. */
+#include "model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "model/pass.h"
+
+/* ---- Life -------------------------------------------------------------------------------------*/
+
+/* Shapes that the config cannot serve are the user's mistakes. */
+static int check_shape(const ModelConfig *c, const ModelShape *s, Err *e)
+{
+    int64_t N;
+    if (s->B < 1 || s->T < 1 || !size_mul(s->B, s->T, &N) || N > 1 << 30)
+        return err_set(e, "a micro-batch of %lld x %lld tokens", (long long)s->B, (long long)s->T);
+    if (!s->train || !c->n_experts || N % c->routing_group_tokens == 0) return 0;
+    err_set(e, "model.routing_group_tokens is %lld, but a micro-batch has %lld x %lld = %lld tokens",
+            (long long)c->routing_group_tokens, (long long)s->B, (long long)s->T, (long long)N);
+    return err_hint(e, "the group must divide the micro-batch's tokens: %lld would do",
+                    (long long)s->T);
+}
+
+static int prepare(Model *m, const ModelConfig *c, const ModelShape *shape, Err *e)
+{
+    m->c = *c;
+    m->shape = *shape;
+    if (m->shape.micro_batches < 1) m->shape.micro_batches = 1;
+    if (check_shape(c, shape, e) || params_build(&m->table, c, e) || model_alloc_arrays(m, e))
+        return -1;
+    int64_t N = shape->B * shape->T;
+    m->rows_max = N * c->top_k;
+    if (c->n_experts && shape->train && c->routing == ROUTE_RECYCLE) {
+        int64_t groups = N / c->routing_group_tokens;
+        m->rows_max = size_max(m->rows_max, c->n_experts * groups * model_capacity(c));
+    }
+    if (m->rows_max > INT32_MAX)
+        return err_set(e, "%lld expert rows in a micro-batch do not fit in 32 bits",
+                       (long long)m->rows_max);
+    return 0;
+}
+
+int model_plan(const ModelConfig *c, const ModelShape *shape, ArenaPlan *plan, Err *e)
+{
+    Model m = {0};
+    int rc = prepare(&m, c, shape, e);
+    if (!rc) {
+        model_layout(&m, plan, NULL);
+        rc = arena_check(plan, e);
+    }
+    model_free_arrays(&m);
+    return rc;
+}
+
+/* cos and sin of position * base^(-2i/K), computed in double. */
+static int upload_rope(Model *m, Err *e)
+{
+    int64_t positions = m->w.rope.dim[0], half = m->w.rope.dim[1];
+    float *table = malloc((size_t)tensor_bytes(m->w.rope));
+    if (!table) return err_set(e, "out of memory for the rotation table");
+    double base = model_rope_base(&m->c);
+    for (int64_t i = 0; i < half; i++) {
+        double frequency = pow(base, -2.0 * (double)i / (double)m->c.head_dim);
+        for (int64_t t = 0; t < positions; t++) {
+            table[(t * half + i) * 2] = (float)cos((double)t * frequency);
+            table[(t * half + i) * 2 + 1] = (float)sin((double)t * frequency);
+        }
+    }
+    dev_upload(m->device, m->w.rope, table);
+    free(table);
+    return 0;
+}
+
+static void hint_weights(Model *m)
+{
+    for (int i = 0; i < m->table.count; i++) {
+        const ParamRow *row = &m->table.row[i];
+        Tensor flat = m->weights.data ? m->weights : m->master;
+        if (!row->f32) dev_weight_hint(m->device, params_view(row, flat.data, flat.type));
+    }
+}
+
+Model *model_create(Device *d, const ModelConfig *c, const ModelShape *shape, Err *e)
+{
+    ArenaPlan rehearsal = {0}, plan = {0};
+    Model *m = calloc(1, sizeof *m);
+    if (!m) {
+        err_set(e, "out of memory for a model");
+        return NULL;
+    }
+    m->device = d;
+    if (prepare(m, c, shape, e)) goto fail;
+    model_layout(m, &rehearsal, NULL);
+    if (arena_check(&rehearsal, e)) goto fail;
+    m->block = dev_alloc(d, arena_total(&rehearsal), "the model", e);
+    if (!m->block) goto fail;
+    model_layout(m, &plan, m->block);
+    CHECK(arena_total(&plan) == arena_total(&rehearsal), "the layout changed");
+    if (upload_rope(m, e)) goto fail;
+    StepVars zero = {0};
+    dev_step_begin(d, m->vars, &zero);
+    hint_weights(m);
+    arena_clear(&rehearsal);
+    arena_clear(&plan);
+    return m;
+fail:
+    arena_clear(&rehearsal);
+    arena_clear(&plan);
+    model_destroy(&m);
+    return NULL;
+}
+
+void model_destroy(Model **m)
+{
+    if (!*m) return;
+    dev_free((*m)->device, (*m)->block);
+    model_free_arrays(*m);
+    free(*m);
+    *m = NULL;
+}
+
+Device *model_device(Model *m) { return m->device; }
+const ModelConfig *model_config(const Model *m) { return &m->c; }
+const ModelShape *model_shape(const Model *m) { return &m->shape; }
+const ParamTable *model_params(const Model *m) { return &m->table; }
+Tensor model_master(Model *m) { return m->master; }
+Tensor model_grads(Model *m) { return m->grads; }
+Tensor model_weights(Model *m) { return m->weights; }
+StepVars *model_vars(Model *m) { return m->vars; }
+
+void model_init(Model *m, uint64_t seed)
+{
+    dev_fill(m->device, m->master, 0); /* the padding between rows too */
+    for (int i = 0; i < m->table.count; i++) {
+        const ParamRow *row = &m->table.row[i];
+        float *values = malloc((size_t)row->elements * sizeof *values);
+        CHECK(values, "out of memory for the initial values of %s", row->name);
+        params_init_row(row, seed, values);
+        dev_upload(m->device, params_view(row, m->master.data, DT_F32), values);
+        free(values);
+    }
+    model_refresh_weights(m);
+}
+
+void model_refresh_weights(Model *m)
+{
+    if (m->weights.data) dev_cast(m->device, m->weights, m->master);
+    dev_weights_changed(m->device);
+}
+
+/* ---- Passes -----------------------------------------------------------------------------------*/
+
+static Pass begin_pass(Model *m, const MicroBatch *b, bool train)
+{
+    CHECK(b->B >= 1 && b->B <= m->shape.B, "%lld sequences, planned %lld", (long long)b->B,
+          (long long)m->shape.B);
+    Pass p = {.m = m, .B = b->B, .T = m->shape.T, .N = b->B * m->shape.T, .train = train,
+              .documents = b->doc_start != NULL, .micro = b->index, .group0 = b->group0};
+    dev_upload(m->device, pass_rows(&p, m->w.tokens), b->tokens);
+    if (b->targets) dev_upload(m->device, pass_rows(&p, m->w.targets), b->targets);
+    if (b->doc_start) dev_upload(m->device, pass_rows(&p, m->w.doc_start), b->doc_start);
+    return p;
+}
+
+void model_zero_grads(Model *m)
+{
+    dev_fill(m->device, m->grads, 0);
+    dev_fill(m->device, m->w.loss, 0);
+}
+
+void model_train_micro(Model *m, const MicroBatch *b, int64_t groups_total, int64_t tokens_total)
+{
+    CHECK(m->shape.train, "the model was made without gradients");
+    CHECK(b->index >= 0 && b->index < m->shape.micro_batches, "micro-batch %d of %lld", b->index,
+          (long long)m->shape.micro_batches);
+    Pass p = begin_pass(m, b, true);
+    p.aux_scale = m->c.aux_coef / (double)groups_total;
+    p.z_scale = m->c.z_coef / (double)tokens_total;
+    blocks_forward(&p);
+    WorkTensors *w = &m->w;
+    CeOpt opt = {.vars = m->vars};
+    CeTrain ce = {.lse = pass_rows(&p, w->lse), .target_logit = pass_rows(&p, w->target_logit),
+                  .dx = pass_rows(&p, w->dx), .dw = m->g.head};
+    Tensor targets = pass_rows(&p, w->targets);
+    dev_ce_train(m->device, ce, pass_rows(&p, w->final_in), m->p.head, targets, &opt);
+    dev_nll_sum(m->device, w->loss, ce.lse, ce.target_logit, targets);
+    blocks_backward(&p);
+}
+
+void model_eval_micro(Model *m, const MicroBatch *b, double sums[2], float *token_nll)
+{
+    Pass p = begin_pass(m, b, false);
+    WorkTensors *w = &m->w;
+    double loss[2];
+    blocks_forward(&p);
+    CeOpt opt = {0};
+    Tensor lse = pass_rows(&p, w->lse), target_logit = pass_rows(&p, w->target_logit);
+    Tensor targets = pass_rows(&p, w->targets);
+    dev_ce_fwd(m->device, lse, target_logit, pass_rows(&p, w->final_in), m->p.head, targets, &opt);
+    dev_fill(m->device, w->loss, 0);
+    dev_nll_sum(m->device, w->loss, lse, target_logit, targets);
+    dev_download(m->device, loss, w->loss);
+    sums[0] += loss[0];
+    sums[1] += loss[1];
+    if (!token_nll) return;
+    float *logit = malloc((size_t)p.N * sizeof *logit);
+    CHECK(logit, "out of memory for %lld token losses", (long long)p.N);
+    dev_download(m->device, token_nll, lse);
+    dev_download(m->device, logit, target_logit);
+    for (int64_t n = 0; n < p.N; n++)
+        token_nll[n] = b->targets[n] >= 0 ? token_nll[n] - logit[n] : 0.0f;
+    free(logit);
+}
+
+void model_logits(Model *m, const MicroBatch *b, float *logits)
+{
+    Pass p = begin_pass(m, b, false);
+    blocks_forward(&p);
+    Err e = {0};
+    void *memory = dev_alloc(m->device, p.N * m->c.vocab_size * 4, "logits", &e);
+    CHECK(memory, "%s", e.message);
+    Tensor out = tensor_2d(memory, DT_F32, p.N, m->c.vocab_size);
+    dev_linear_fwd(m->device, out, pass_rows(&p, m->w.final_in), m->p.head, tensor_none());
+    dev_download(m->device, logits, out);
+    dev_free(m->device, memory);
+}

@@ -1,0 +1,156 @@
+/* model/params.c - see params.h. */
+#include "model/params.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/philox.h"
+#include "base/size.h"
+
+enum { PARAM_ALIGN = 64 }; /* elements: rows start on cache lines in every type */
+
+typedef struct Builder {
+    ParamTable *table;
+    const ModelConfig *c;
+    int capacity;
+    bool failed; /* out of memory or sizes past 64 bits */
+    int layer;
+} Builder;
+
+/* What a kind of parameter implies. */
+static const struct {
+    bool decay, f32;
+    double init_value;
+} kinds[] = {
+    [PARAM_EMBED] = {true, false, 0}, [PARAM_HEAD] = {true, false, 0},
+    [PARAM_ATTN] = {true, false, 0},  [PARAM_NORM] = {false, true, 1},
+    [PARAM_BIAS] = {false, true, 0},  [PARAM_ROUTER] = {true, true, 0},
+    [PARAM_SHARED] = {true, false, 0}, [PARAM_EXPERT] = {true, false, 0},
+};
+
+static void add_row(Builder *b, ParamKind kind, const char *name, double std, int n_dim, ...)
+{
+    ParamTable *t = b->table;
+    if (b->failed) return;
+    if (t->count == b->capacity) {
+        b->capacity = b->capacity ? b->capacity * 2 : 64;
+        ParamRow *grown = realloc(t->row, (size_t)b->capacity * sizeof *grown);
+        if (!grown) {
+            b->failed = true;
+            return;
+        }
+        t->row = grown;
+    }
+    ParamRow *row = &t->row[t->count++];
+    *row = (ParamRow){.kind = kind, .layer = b->layer, .n_dim = n_dim, .elements = 1,
+                      .decay = kinds[kind].decay, .f32 = kinds[kind].f32, .init_std = std,
+                      .init_value = kinds[kind].init_value, .offset = t->elements};
+    if (b->layer < 0) snprintf(row->name, sizeof row->name, "%s", name);
+    else snprintf(row->name, sizeof row->name, "layers.%d.%s", b->layer, name);
+    va_list dims;
+    va_start(dims, n_dim);
+    for (int i = 0; i < n_dim; i++) {
+        row->dim[i] = va_arg(dims, int64_t);
+        if (!size_mul(row->elements, row->dim[i], &row->elements)) b->failed = true;
+    }
+    va_end(dims);
+    if (!size_add(t->elements, row->elements, &t->elements) || t->elements > INT64_MAX / 64)
+        b->failed = true;
+    if (b->failed) return;
+    t->elements = size_round_up(t->elements, PARAM_ALIGN);
+    t->params += row->elements;
+}
+
+static void add_attention(Builder *b, double std, double std_out)
+{
+    const ModelConfig *c = b->c;
+    int64_t D = c->d_model, HK = c->n_heads * c->head_dim, GK = c->n_kv_heads * c->head_dim;
+    bool owns_kv = model_kv_layer(c, b->layer) == b->layer;
+    add_row(b, PARAM_NORM, "attn_norm.weight", 0, 1, D);
+    add_row(b, PARAM_ATTN, "attn.q.weight", std, 2, HK, D);
+    if (c->attn_bias) add_row(b, PARAM_BIAS, "attn.q.bias", 0, 1, HK);
+    if (owns_kv) {
+        add_row(b, PARAM_ATTN, "attn.k.weight", std, 2, GK, D);
+        if (c->attn_bias) add_row(b, PARAM_BIAS, "attn.k.bias", 0, 1, GK);
+        add_row(b, PARAM_ATTN, "attn.v.weight", std, 2, GK, D);
+        if (c->attn_bias) add_row(b, PARAM_BIAS, "attn.v.bias", 0, 1, GK);
+    }
+    add_row(b, PARAM_ATTN, "attn.o.weight", std_out, 2, D, HK);
+    if (c->qk_norm == QK_NONE) return;
+    bool full = c->qk_norm == QK_FULL_BEFORE_ROPE;
+    add_row(b, PARAM_NORM, "attn.q_norm.weight", 0, 1, full ? HK : c->head_dim);
+    add_row(b, PARAM_NORM, "attn.k_norm.weight", 0, 1, full ? GK : c->head_dim);
+}
+
+static void add_ffn(Builder *b, double std, double std_out)
+{
+    const ModelConfig *c = b->c;
+    int64_t D = c->d_model, E = c->n_experts, F = c->expert_width, S = model_shared_width(c);
+    add_row(b, PARAM_NORM, "ffn_norm.weight", 0, 1, D);
+    if (E) {
+        add_row(b, PARAM_ROUTER, "router.weight", std, 2, E, D);
+        add_row(b, PARAM_EXPERT, "experts.gate_up.weight", std, 3, E, 2 * F, D);
+        add_row(b, PARAM_EXPERT, "experts.down.weight", std_out, 3, E, D, F);
+    }
+    if (S) {
+        add_row(b, PARAM_SHARED, "shared.gate_up.weight", std, 2, 2 * S, D);
+        add_row(b, PARAM_SHARED, "shared.down.weight", std_out, 2, D, S);
+    }
+}
+
+int params_build(ParamTable *table, const ModelConfig *c, Err *e)
+{
+    *table = (ParamTable){0};
+    Builder b = {.table = table, .c = c, .layer = -1};
+    double std = c->init_std, std_out = std / sqrt(2.0 * (double)c->n_layers);
+    add_row(&b, PARAM_EMBED, "embed.weight", std, 2, c->vocab_size, c->d_model);
+    for (b.layer = 0; b.layer < c->n_layers; b.layer++) {
+        add_attention(&b, std, std_out);
+        add_ffn(&b, std, std_out);
+    }
+    b.layer = -1;
+    add_row(&b, PARAM_NORM, "final_norm.weight", 0, 1, c->d_model);
+    if (!c->tie_embeddings)
+        add_row(&b, PARAM_HEAD, "head.weight", std, 2, c->vocab_size, c->d_model);
+    if (!b.failed) return 0;
+    params_free(table);
+    return err_set(e, "the model's parameters do not fit in 64-bit sizes or memory");
+}
+
+void params_free(ParamTable *table)
+{
+    free(table->row);
+    *table = (ParamTable){0};
+}
+
+const ParamRow *params_find(const ParamTable *table, const char *name)
+{
+    for (int i = 0; i < table->count; i++)
+        if (!strcmp(table->row[i].name, name)) return &table->row[i];
+    return NULL;
+}
+
+void params_init_row(const ParamRow *row, uint64_t seed, float *out)
+{
+    uint64_t name = hash_bytes(row->name, strlen(row->name));
+    for (int64_t i = 0; i < row->elements; i++) {
+        if (row->init_std == 0) {
+            out[i] = (float)row->init_value;
+            continue;
+        }
+        PhiloxKey key = {seed, RNG_INIT, (uint32_t)(i >> 32), name >> 8};
+        out[i] = (float)(row->init_std * philox_normal(&key, (uint32_t)i));
+    }
+}
+
+Tensor params_view(const ParamRow *row, void *flat, DType type)
+{
+    Tensor t = {.n_dim = row->n_dim, .type = type};
+    t.data = (char *)flat + (size_t)row->offset * dtype_size(type);
+    memcpy(t.dim, row->dim, sizeof t.dim);
+    return t;
+}

@@ -1,0 +1,53 @@
+/* model/pass.h - one pass through the blocks: what forward and backward of a layer share.
+ * Only model/ includes this.
+ *
+ * The residual stream is kept as "residual + branch": a branch (attention or feed-forward) leaves its
+ * output in w.branch, and the next norm adds it to the residual as it reads it. Backwards, w.dres is
+ * the gradient of the residual stream; a branch's backward turns it into w.dx, the gradient of the
+ * branch's normed input, which the norm's backward adds to w.dres.
+ */
+#ifndef ISOMOE_MODEL_PASS_H
+#define ISOMOE_MODEL_PASS_H
+
+#include "model/memory.h"
+
+struct Decoder { /* caches of keys (normed and rotated) by layer, of values by owning layer */
+    Model *m;
+    Tensor *k, *v; /* (L) each (max_tokens, G, K); v none where a layer owns none */
+    Tensor logits; /* (1, V) f32 */
+    int64_t max_tokens, used;
+    void *block;
+};
+
+typedef struct Pass {
+    Model *m;
+    int64_t B, T, N;          /* of this pass: N = B T */
+    bool train;               /* routing as in training; else dropless */
+    bool documents;           /* w.doc_start holds document starts */
+    int micro;                /* where the statistics go */
+    int64_t group0;           /* global index of the first routing group */
+    double aux_scale, z_scale;
+    Decoder *decoder;         /* keys and values come from and go to its cache; or NULL */
+    int64_t pos0;             /* position of the first token */
+} Pass;
+
+/* The layer's tensors cut to this pass's N tokens and to the rows of its routing mode. */
+LayerActs pass_acts(const Pass *p, int64_t l);
+
+/* First N rows of a work tensor; none stays none. */
+Tensor pass_rows(const Pass *p, Tensor t);
+RouteOpt pass_route_opt(const Pass *p, int64_t l);
+
+/* attn_in -> branch; dres -> dx and gradients. */
+void attention_forward(const Pass *p, int64_t l);
+void attention_backward(const Pass *p, int64_t l);
+
+/* ffn_in -> branch; dres -> dx and gradients. */
+void ffn_forward(const Pass *p, int64_t l);
+void ffn_backward(const Pass *p, int64_t l);
+
+/* tokens -> final_in; gradient of final_in (in w.dx) -> all gradients. */
+void blocks_forward(const Pass *p);
+void blocks_backward(const Pass *p);
+
+#endif
