@@ -7,17 +7,20 @@ CC    ?= gcc
 CXX   ?= g++
 AR    ?= ar
 PKG    = pkg-config
-JOBS  ?= $(shell nproc)
 DATA  ?=
 RUN   ?= runs/demo
 ONLY  ?=
+ifeq ($(origin CC),default)
+CC = gcc
+endif
 
-PACKAGES = hdf5-serial jansson yaml-0.1 zlib libzstd libxxhash sentencepiece sqlite3
+PACKAGES = hdf5-serial jansson yaml-0.1 zlib libzstd libxxhash sentencepiece
 FLAGS_release  = -O3 -g
 FLAGS_debug    = -Og -g
 FLAGS_sanitize = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
                  -fno-omit-frame-pointer
 WARN = -Wall -Wextra -Werror -Wno-psabi
+VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 # No -ffast-math anywhere: NaN tests must hold. Contraction to FMA only inside device/cpu.
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -I. -fopenmp -fno-math-errno -ffp-contract=off $(WARN) \
              -Wstrict-prototypes -Wmissing-prototypes $(FLAGS_$(MODE)) \
@@ -42,15 +45,65 @@ LIB_OBJ  = $(LIB_SRC:%.c=$(BUILD)/%.o) $(CXX_SRC:%.cc=$(BUILD)/%.o) \
 LIB      = $(BUILD)/libisomoe.a
 TEST_SUP = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/ref/*.c))
 TESTS    = $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
-BENCHES  = $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/bench_*.c))
 PROGRAM  = $(BUILD)/isomoe
-COMMIT   = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.DEFAULT_GOAL = all
+.DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
 .SECONDARY:
+.PHONY: help all run setup test test-sanitize test-long tests-bin mutate bench style info golden clean
 
-all: $(PROGRAM)
+help: ## this list
+	@echo "isomoe: Mixture-of-Experts pretraining and scaling-law experiments."
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | \
+	  awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
+
+all: $(PROGRAM) ## build the program (build/release/isomoe)
+
+run: ## install what is missing, build, prepare a corpus, train, evaluate, sample, report
+	@tools/install.sh run
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@PROGRAM=$(PROGRAM) RUN=$(RUN) DATA="$(DATA)" tools/demo.sh
+
+setup: ## install what the tests need
+	@tools/install.sh test
+
+test: setup ## build and run the tests (ONLY=name runs one program)
+	@$(MAKE) --no-print-directory -j$$(nproc) all tests-bin
+	@BUILD=$(BUILD) ONLY="$(ONLY)" tools/run_tests.sh
+
+test-sanitize: setup ## the tests under the address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory -j$$(nproc) MODE=sanitize all tests-bin
+	@BUILD=build/sanitize ONLY="$(ONLY)" ISOMOE_FAST=1 tools/run_tests.sh
+
+test-long: setup ## every count that an issue names, and the mutants
+	@$(MAKE) --no-print-directory -j$$(nproc) all tests-bin
+	@BUILD=$(BUILD) ONLY="$(ONLY)" ISOMOE_LONG=1 tools/run_tests.sh
+	@tools/mutate.sh
+
+mutate: setup ## break the code as tests/mutants says: the named test must go red
+	@tools/mutate.sh $(ONLY)
+
+bench: ## operations and whole steps beside the machine's ceilings, as text and JSON
+	@tools/install.sh run
+	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/bench/bench_device
+	@$(BUILD)/bench/bench_device $(BENCH)
+
+style: ## sizes, include arrows, banned words and calls
+	@python3 tools/style.py --selftest
+	@python3 tools/style.py
+
+info: $(PROGRAM) ## what this build and machine have, and what is off and why
+	@echo "compiler   $$($(CC) --version | head -n 1)"
+	@echo "flags      $(FLAGS_$(MODE))"
+	@$(PROGRAM) info
+
+golden: ## make tests/golden anew (needs python with tools/golden-requirements.txt)
+	python3 tools/make_golden.py --out tests/golden
+
+clean: ## remove build/
+	rm -rf build
+
+tests-bin: $(TESTS)
 
 $(PROGRAM): $(BUILD)/train/main.o $(LIB)
 	$(CC) $(FLAGS_$(MODE)) -o $@ $^ $(LIBS) $(LDFLAGS)
@@ -62,7 +115,8 @@ $(LIB): $(LIB_OBJ)
 $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o $(TEST_SUP) $(LIB)
 	$(CC) $(FLAGS_$(MODE)) -o $@ $^ $(LIBS) -lcmocka $(LDFLAGS)
 
-$(BUILD)/bench/bench_%: $(BUILD)/bench/bench_%.o $(LIB)
+BENCH_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/*.c))
+$(BUILD)/bench/bench_device: $(BENCH_OBJ) $(LIB)
 	$(CC) $(FLAGS_$(MODE)) -o $@ $^ $(LIBS) $(LDFLAGS)
 
 define ISA_RULE
@@ -71,6 +125,12 @@ $(BUILD)/device/cpu/$(1)/%.o: device/cpu/%.c
 	$(CC) $$(ALL_CFLAGS) $$(CPU_FLAGS) $(ISA_$(1)) -DCPU_ISA=$(1) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach isa,$(ISAS),$(eval $(call ISA_RULE,$(isa))))
+
+# The version lives in one object; it is made anew when the commit changes.
+$(BUILD)/train/version.o: ALL_CFLAGS += -DISOMOE_VERSION='"$(VERSION)"'
+$(BUILD)/train/version.o: $(BUILD)/version.$(VERSION)
+$(BUILD)/version.$(VERSION):
+	@mkdir -p $(BUILD) && rm -f $(BUILD)/version.* && touch $@
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(dir $@)
@@ -81,10 +141,3 @@ $(BUILD)/%.o: %.cc
 	$(CXX) $(ALL_CXXFLAGS) -MMD -MP -c -o $@ $<
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-
-tests-bin: $(TESTS)
-
-clean:
-	rm -rf build
-
-.PHONY: all tests-bin clean

@@ -87,3 +87,8 @@ int64_t count_flops_executed(const ModelConfig *c, int64_t B, int64_t T)
     for (int i = 0; i < FLOP_PARTS; i++) sum += 3 * part[i];
     return sum + part[FLOP_ATTENTION] / 2; /* backward of attention: five products, not four */
 }
+
+int64_t count_kv_bytes(const ModelConfig *c, int64_t element)
+{
+    return kv_layers(c) * 2 * c->n_kv_heads * c->head_dim * element;
+}

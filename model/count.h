@@ -36,4 +36,8 @@ int64_t count_flops_train(const ModelConfig *c, int64_t T);
  * expert buffers included, attention backward at 2.5 x forward). */
 int64_t count_flops_executed(const ModelConfig *c, int64_t B, int64_t T);
 
+/* Bytes of keys and values that decoding keeps for a token, at `element` bytes a number: K and V of
+ * the layers that own them (the others' keys follow from those; see docs/MATH.md). */
+int64_t count_kv_bytes(const ModelConfig *c, int64_t element);
+
 #endif

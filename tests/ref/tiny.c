@@ -1,0 +1,140 @@
+/* tests/ref/tiny.c - see tiny.h. */
+#include "tests/ref/tiny.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/philox.h"
+
+ModelConfig tiny_config(void)
+{
+    return (ModelConfig){.vocab_size = 37, .d_model = 16, .n_layers = 3, .n_heads = 4,
+                         .n_kv_heads = 2, .head_dim = 8, .rope_theta = 10000, .rope_alpha = 1,
+                         .qk_norm = QK_HEAD_AFTER_ROPE, .cla_share = 1, .n_experts = 4, .top_k = 2,
+                         .expert_width = 12, .n_shared = 1, .shared_width = 10,
+                         .router_weight = WEIGHT_RENORM, .tie_embeddings = true, .norm_eps = 1e-5,
+                         .init_std = 0.3, .routing = ROUTE_RECYCLE, .routing_group_tokens = 8,
+                         .capacity_factor = 1, .capacity_multiple = 1, .aux_coef = 0.05,
+                         .z_coef = 0.01};
+}
+
+static void nothing(ModelConfig *c) { (void)c; }
+static void dropless(ModelConfig *c) { c->routing = ROUTE_DROPLESS; }
+static void raw_top1(ModelConfig *c)
+{
+    c->top_k = 1;
+    c->router_weight = WEIGHT_RAW;
+}
+static void raw_top2(ModelConfig *c) { c->router_weight = WEIGHT_RAW; }
+static void cla2(ModelConfig *c) { c->cla_share = 2; }
+static void cla3(ModelConfig *c) { c->cla_share = 3; }
+static void untied(ModelConfig *c) { c->tie_embeddings = false; }
+static void bias(ModelConfig *c) { c->attn_bias = true; }
+static void qk_none(ModelConfig *c) { c->qk_norm = QK_NONE; }
+static void qk_before(ModelConfig *c) { c->qk_norm = QK_HEAD_BEFORE_ROPE; }
+static void qk_full(ModelConfig *c) { c->qk_norm = QK_FULL_BEFORE_ROPE; }
+static void alpha(ModelConfig *c) { c->rope_alpha = 1000; }
+static void mha(ModelConfig *c) { c->n_kv_heads = 4; }
+static void mqa(ModelConfig *c) { c->n_kv_heads = 1; }
+static void no_shared(ModelConfig *c) { c->n_shared = c->shared_width = 0; }
+static void two_shared(ModelConfig *c) { c->n_shared = 2; }
+static void all_experts(ModelConfig *c) { c->top_k = 4; }
+static void one_expert(ModelConfig *c) { c->n_experts = c->top_k = 1; }
+static void tight(ModelConfig *c) { c->capacity_factor = 0.6; }
+static void wide_head(ModelConfig *c) { c->head_dim = 10; }
+static void dense(ModelConfig *c) { c->n_experts = c->top_k = c->expert_width = 0; }
+static void hunyuan(ModelConfig *c)
+{
+    raw_top1(c);
+    cla2(c);
+    alpha(c);
+}
+
+const TinyCase tiny_cases[] = {
+    {"base", nothing},         {"dropless", dropless},     {"raw top-1", raw_top1},
+    {"raw top-2", raw_top2},   {"cla 2", cla2},            {"cla 3", cla3},
+    {"untied", untied},        {"bias", bias},             {"no qk-norm", qk_none},
+    {"qk before", qk_before},  {"qk full", qk_full},       {"rope alpha", alpha},
+    {"mha", mha},              {"mqa", mqa},               {"no shared", no_shared},
+    {"two shared", two_shared}, {"all experts", all_experts}, {"one expert", one_expert},
+    {"tight capacity", tight}, {"wide head", wide_head},   {"dense", dense},
+    {"hunyuan-large", hunyuan}, {NULL, NULL},
+};
+
+TinyBatch tiny_batch(const ModelConfig *c, int64_t B, int64_t T, uint64_t seed)
+{
+    TinyBatch b = {.B = B, .T = T};
+    size_t bytes = (size_t)(B * T) * sizeof(int32_t);
+    b.tokens = malloc(bytes);
+    b.targets = malloc(bytes);
+    b.doc_start = malloc(bytes);
+    CHECK(b.tokens && b.targets && b.doc_start, "out of memory");
+    PhiloxKey key = {seed, RNG_TEST, 1, 0};
+    for (int64_t i = 0; i < B * T; i++) {
+        uint32_t w[4];
+        philox_block(&key, (uint32_t)i, w);
+        b.tokens[i] = (int32_t)(w[0] % (uint32_t)c->vocab_size);
+        b.targets[i] = w[1] % 7 == 0 ? -1 : (int32_t)(w[2] % (uint32_t)c->vocab_size);
+        bool start = i % T == 0 || w[3] % 5 == 0;
+        b.doc_start[i] = start ? (int32_t)(i % T) : b.doc_start[i - 1];
+    }
+    return b;
+}
+
+void tiny_batch_free(TinyBatch *b)
+{
+    free(b->tokens);
+    free(b->targets);
+    free(b->doc_start);
+    *b = (TinyBatch){0};
+}
+
+MicroBatch tiny_micro(const TinyBatch *b, bool documents)
+{
+    return (MicroBatch){.B = b->B, .tokens = b->tokens, .targets = b->targets,
+                        .doc_start = documents ? b->doc_start : NULL};
+}
+
+Model *tiny_model(Device *d, const ModelConfig *c, ModelShape shape, uint64_t seed)
+{
+    Err e = {0};
+    Model *m = model_create(d, c, &shape, &e);
+    CHECK(m, "%s", e.message);
+    model_init(m, seed);
+    float *flat = model_master(m).data;
+    for (int i = 0; i < model_params(m)->count; i++) {
+        const ParamRow *row = &model_params(m)->row[i];
+        if (row->kind != PARAM_NORM && row->kind != PARAM_BIAS) continue;
+        PhiloxKey key = {seed, RNG_TEST, 2, (uint64_t)i};
+        for (int64_t j = 0; j < row->elements; j++)
+            flat[row->offset + j] += 0.2f * (float)philox_normal(&key, (uint32_t)j);
+    }
+    model_refresh_weights(m);
+    return m;
+}
+
+double tiny_train(Model *m, const TinyBatch *b, bool documents, uint64_t seed)
+{
+    const ModelConfig *c = model_config(m);
+    double targets = 0;
+    int64_t tokens = b->B * b->T;
+    for (int64_t i = 0; i < tokens; i++) targets += b->targets[i] >= 0;
+    StepVars vars = {.seed = seed, .step = 3, .loss_scale = 1 / targets};
+    dev_step_begin(model_device(m), model_vars(m), &vars);
+    model_zero_grads(m);
+    MicroBatch micro = tiny_micro(b, documents);
+    model_train_micro(m, &micro, tokens / c->routing_group_tokens, tokens);
+    StepStats stats;
+    model_stats(m, 1, &stats);
+    return stats.loss_sum / stats.targets + c->aux_coef * stats.aux + c->z_coef * stats.z;
+}
+
+Device *tiny_device(int threads)
+{
+    Err e = {0};
+    Device *d = device_create("cpu", &(DeviceOptions){.threads = threads}, &e);
+    CHECK(d, "%s", e.message);
+    return d;
+}
+
+int tiny_scale(int factor) { return getenv("ISOMOE_LONG") ? factor : 1; }
