@@ -264,6 +264,10 @@ static int read_source(const ConfTable *table, void *object, Source s, int *line
     if (s.size > CONF_FILE_MAX)
         return err_set(e, "%s: larger than the %d bytes allowed for a configuration", s.name,
                        CONF_FILE_MAX);
+    if (!strncmp(s.text, "\xEF\xBB\xBF", 3)) { /* libyaml would count it as a column */
+        s.text += 3;
+        s.size -= 3;
+    }
     Reader r = {.table = table, .object = object, .name = s.name, .e = e};
     size_t count = (size_t)table->count;
     int rc = -1;

@@ -22,7 +22,7 @@ static bool in_section(const ConfRow *row, const char *section, size_t n)
 int conf_find_section(const ConfTable *table, const char *section)
 {
     size_t n = strlen(section);
-    for (int i = 0; i < table->count; i++)
+    for (int i = 0; i < table->count && n > 0; i++)
         if (in_section(&table->rows[i], section, n)) return i;
     return -1;
 }
@@ -69,7 +69,8 @@ static const char *last_part(const char *key)
  * so; or the right last part in another section. */
 const char *conf_nearest(const ConfTable *table, const char *key)
 {
-    int limit = (int)strlen(last_part(key)) / 3 + 1, best = limit + 1;
+    int letters = (int)strlen(last_part(key)), limit = letters > 1 ? letters / 3 + 1 : 0;
+    int best = limit + 1;
     const char *nearest = NULL;
     for (int i = 0; i < table->count; i++) {
         const char *candidate = table->rows[i].key;

@@ -1,6 +1,7 @@
-/* base/conf_key.h - finding a key or a section in a ConfTable, and what to say when it is not there.
- * Internal to conf.c and conf_key.c. A section is a dotted name that is followed by more: "model" in
- * "model.d_model".
+/* base/conf_key.h - finding a key or a section in a ConfTable, and what to say when there is none.
+ *
+ * Internal to conf.c and conf_key.c. A section is a dotted name that is followed by more: "model"
+ * in "model.d_model".
  */
 #ifndef ISOMOE_BASE_CONF_KEY_H
 #define ISOMOE_BASE_CONF_KEY_H

@@ -2,29 +2,13 @@
  * strtod see them, so that what these accept besides (hex, inf, blanks, signs) stays refused. */
 #include "base/conf_value.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-int conf_utf8(const char *text, size_t size, uint32_t *code)
-{
-    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
-    const unsigned char *p = (const unsigned char *)text;
-    if (size == 0) return 0;
-    int n = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
-    if (n == 0 || (size_t)n > size) return 0;
-    uint32_t c = n == 1 ? p[0] : p[0] & (0x7fu >> n);
-    for (int i = 1; i < n; i++) {
-        if (p[i] >> 6 != 2) return 0;
-        c = c << 6 | (p[i] & 0x3fu);
-    }
-    if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return 0;
-    *code = c;
-    return n;
-}
+#include "base/utf8.h"
 
 const char *conf_show(char out[CONF_SHOWN], const char *text, size_t size)
 {
@@ -126,12 +110,8 @@ static const char *read_text(ConfScalar scalar, char *out)
             return "is YAML's null; expected a text (put it in quotes if you mean the word)";
     }
     if (scalar.size >= CONF_STRING) return "is too long; expected at most 511 bytes";
-    uint32_t code;
-    for (size_t i = 0, n; i < scalar.size; i += n) {
-        n = (size_t)conf_utf8(scalar.text + i, scalar.size - i, &code);
-        if (n == 0) return "is not UTF-8";
-        if (code == 0) return "contains a zero byte";
-    }
+    if (utf8_valid_prefix(scalar.text, scalar.size) != scalar.size) return "is not UTF-8";
+    if (memchr(scalar.text, 0, scalar.size)) return "contains a zero byte";
     memcpy(out, scalar.text, scalar.size);
     memset(out + scalar.size, 0, CONF_STRING - scalar.size);
     return NULL;

@@ -27,8 +27,4 @@ const char *conf_show(char out[CONF_SHOWN], const char *text, size_t size);
 /* The shortest decimal that reads back as the same double; returns out. */
 const char *conf_number(char out[CONF_NUMBER], double value);
 
-/* Decodes one UTF-8 character; its length in bytes, or 0 if text does not begin with one
- * (overlong forms, surrogates and numbers above 10FFFF included). */
-int conf_utf8(const char *text, size_t size, uint32_t *code);
-
 #endif

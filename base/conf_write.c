@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/conf_value.h"
+#include "base/utf8.h"
 
 static void write_float(FILE *out, double value)
 {
@@ -47,14 +48,14 @@ static void write_text(FILE *out, const char *text)
         return;
     }
     fputc('"', out);
-    size_t left = strnlen(text, CONF_STRING);
+    size_t left = strnlen(text, CONF_STRING), valid = utf8_valid_prefix(text, left);
     while (left) {
         uint32_t code;
-        int n = conf_utf8(text, left, &code);
-        if (n == 0) {
-            fputs("\\uFFFD", out); /* not UTF-8: cannot have come from conf_read */
-            n = 1;
-        } else if (code == '"' || code == '\\') {
+        int n = 1;
+        if (valid == 0) { /* not UTF-8: cannot have come from conf_read */
+            fputs("\\uFFFD", out);
+            valid = 1 + utf8_valid_prefix(text + 1, left - 1);
+        } else if ((n = utf8_decode(text, &code)) == 1 && (code == '"' || code == '\\')) {
             fprintf(out, "\\%c", (char)code);
         } else if (code == '\n') {
             fputs("\\n", out);
@@ -65,6 +66,7 @@ static void write_text(FILE *out, const char *text)
         }
         text += n;
         left -= (size_t)n;
+        valid -= (size_t)n;
     }
     fputc('"', out);
 }

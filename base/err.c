@@ -41,8 +41,11 @@ int err_context(Err *e, const char *format, ...)
     va_start(args, format);
     int n = vsnprintf(e->message, sizeof e->message, format, args);
     va_end(args);
-    if (n < 0 || (size_t)n >= sizeof e->message) return -1;
-    snprintf(e->message + n, sizeof e->message - (size_t)n, ": %s", old);
+    if (n < 0 || (size_t)n >= sizeof e->message - 2) return -1;
+    size_t room = sizeof e->message - (size_t)n - 3, length = strnlen(old, room);
+    memcpy(e->message + n, ": ", 2);
+    memcpy(e->message + n + 2, old, length);
+    e->message[(size_t)n + 2 + length] = 0;
     return -1;
 }
 

@@ -31,7 +31,7 @@ static ModelConfig read_model(const char *path)
     return c;
 }
 
-/* T2, T3: 388.698 B parameters, 51.319 B activated with the embedding, 50.495 B without. */
+/* T2, T3: 388.698 B parameters, 51.319 B activated with the embedding, 50.50 B without. */
 static void test_hunyuan_large(void **state)
 {
     (void)state;
@@ -41,7 +41,7 @@ static void test_hunyuan_large(void **state)
     assert_int_equal(count_params(&c, &n, &e), 0);
     assert_near((double)n.total, 388.698e9, 2e-6);
     assert_near((double)n.active, 51.319e9, 1e-5);
-    assert_near((double)n.active_no_embed, 50.495e9, 1e-5);
+    assert_near((double)n.active_no_embed, 50.4963e9, 1e-6); /* 51.3188 - 0.8225 */
     assert_int_equal(n.total - n.total_no_embed, 128512LL * 6400);
 }
 

@@ -19,14 +19,16 @@ static const ModelShape train_shape = {.type = DT_F32, .B = 2, .T = 8, .micro_ba
 
 /* ---- Finite differences -----------------------------------------------------------------------*/
 
-/* Experts in force of all layers, to see whether a small step changed a choice. */
+/* First choices and experts in force of all layers, to see whether a small step changed one. */
 static int32_t *choices(Model *m, int64_t *count)
 {
     int64_t n = m->c.n_experts ? 16 * m->c.top_k : 0;
-    int32_t *all = malloc((size_t)(n * m->c.n_layers + 1) * sizeof *all);
-    for (int64_t l = 0; l < m->c.n_layers && n; l++)
-        memcpy(all + l * n, m->acts[l].route.expert.data, (size_t)n * sizeof *all);
-    *count = n * m->c.n_layers;
+    int32_t *all = malloc((size_t)(2 * n * m->c.n_layers + 1) * sizeof *all);
+    for (int64_t l = 0; l < m->c.n_layers && n; l++) {
+        memcpy(all + 2 * l * n, m->acts[l].route.expert.data, (size_t)n * sizeof *all);
+        memcpy(all + (2 * l + 1) * n, m->acts[l].route.first.data, (size_t)n * sizeof *all);
+    }
+    *count = 2 * n * m->c.n_layers;
     return all;
 }
 
@@ -53,8 +55,26 @@ static double loss_at(Model *m, const TinyBatch *b, const ParamRow *row, const f
     return loss;
 }
 
-/* Directions: the row's own gradient, then random ones. The f32 loss carries about 1e-7 of noise, a
- * step of 1e-2 of the row's norm a curvature error of about 1e-3 of the gradient. */
+/* Derivative of the loss along u by central differences with Richardson's extrapolation (the error in
+ * step^2 cancels). A step is cut while it changes a choice of the router, or while halving it moves
+ * the difference by more than 3 %; false if that never ends. */
+static bool differentiate(Model *m, const TinyBatch *b, const ParamRow *row, const float *u,
+                          const int32_t *before, double *step, double *got)
+{
+    for (int tries = 0; tries < 5; tries++, *step /= 3) {
+        bool same = true;
+        double up = loss_at(m, b, row, u, *step, before, &same);
+        double down = loss_at(m, b, row, u, -*step, before, &same);
+        double up2 = loss_at(m, b, row, u, *step / 2, before, &same);
+        double down2 = loss_at(m, b, row, u, -*step / 2, before, &same);
+        double coarse = (up - down) / (2 * *step), fine = (up2 - down2) / *step;
+        *got = (4 * fine - coarse) / 3;
+        if (same && fabs(fine - coarse) <= 0.03 * fabs(fine) + 2e-6 / *step) return true;
+    }
+    return false;
+}
+
+/* Directions: the row's own gradient, then random ones. The f32 loss carries about 1e-7 of noise. */
 static void check_row(Model *m, const TinyBatch *b, const char *name, const ParamRow *row,
                       const float *grads, const int32_t *before, int *skipped)
 {
@@ -66,10 +86,9 @@ static void check_row(Model *m, const TinyBatch *b, const char *name, const Para
         weight += pow(((float *)m->master.data)[row->offset + i], 2);
     }
     size = sqrt(size);
-    double step = 4e-3 * sqrt(weight) + 1e-4;
     for (int k = 0; k < 3; k++) {
         PhiloxKey key = {17, RNG_TEST, (uint32_t)k, (uint64_t)row->offset};
-        double length = 0, want = 0;
+        double length = 0, want = 0, step = 4e-3 * sqrt(weight) + 1e-4, got;
         for (int64_t i = 0; i < row->elements; i++) {
             u[i] = k ? (float)philox_normal(&key, (uint32_t)i) : g[i];
             length += (double)u[i] * u[i];
@@ -79,17 +98,10 @@ static void check_row(Model *m, const TinyBatch *b, const char *name, const Para
             u[i] = (float)(u[i] / length);
             want += (double)u[i] * g[i];
         }
-        bool same = true;
-        double up = loss_at(m, b, row, u, step, before, &same);
-        double down = loss_at(m, b, row, u, -step, before, &same);
-        double up2 = loss_at(m, b, row, u, step / 2, before, &same);
-        double down2 = loss_at(m, b, row, u, -step / 2, before, &same);
-        if (!same) {
+        if (!differentiate(m, b, row, u, before, &step, &got)) {
             ++*skipped;
             continue;
         }
-        double coarse = (up - down) / (2 * step), fine = (up2 - down2) / step;
-        double got = (4 * fine - coarse) / 3; /* Richardson: the error in step^2 cancels */
         double room = 4e-3 * size + 2e-6 / step;
         if (!(fabs(got - want) <= room))
             fail_msg("%s: %s direction %d: by differences %.6g, by backward %.6g, room %.2g", name,
@@ -116,7 +128,7 @@ static void test_finite_differences(void **state)
         int skipped = 0;
         for (int i = 0; i < m->table.count; i++)
             check_row(m, &b, t->name, &m->table.row[i], grads, before, &skipped);
-        if (skipped * 4 > m->table.count * 3)
+        if (skipped * 20 > m->table.count * 3)
             fail_msg("%s: %d of %d directions changed a choice", t->name, skipped,
                      m->table.count * 3);
         free(before);
