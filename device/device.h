@@ -197,9 +197,10 @@ void dev_router_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, T
  * the lost ones, in (rank, token) order, are matched one to one to the free places in random order:
  * free places are listed by expert, place i gets the key philox_u32(key, pass << 20 | i), the list
  * is sorted by (key, i). A match to an expert that the token already has leaves both unmatched;
- * they are tried again in at most 4 further passes (fresh keys, list rebuilt). The weight of a
- * choice is the probability of the expert in force. Philox key: {seed, RNG_RECYCLE, layer,
- * step << 32 | group}. */
+ * they are tried again in at most 4 further passes (fresh keys, list rebuilt). A choice gets the
+ * lowest free row of its expert and group, in order of placing, so empty rows stand last. The weight
+ * of a choice is the probability of the expert in force, with renorm over the sum of the placed ones
+ * (all 0 where that sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 | group}. */
 void dev_route_fwd(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
 /* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and softmax, plus the balance
  * loss (aux_scale E f_e / R on each probability) and the z-loss (z_scale 2 lse p_e). */
