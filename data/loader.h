@@ -37,7 +37,8 @@ typedef struct Batch {
     int64_t B, T;
     const int32_t *tokens;
     const int32_t *targets;   /* -1: not counted (the target after an EOS) */
-    const int32_t *doc_start; /* index in the sequence of the first token of this token's document */
+    const int32_t *doc_start; /* index in the sequence of the first token of the token's document;
+                                 0 if the document began before the sequence */
     int64_t n_targets;        /* targets >= 0 */
 } Batch;
 
@@ -46,11 +47,14 @@ typedef struct Loader Loader;
 Loader *loader_open(const LoaderOptions *options, Err *e); /* NULL on error */
 void loader_close(Loader **loader);
 
-/* Sequences index .. index+B-1 of the run. Sequential calls are served by the prefetch thread. */
+/* Sequences index .. index+B-1 of the run; any index >= 0 costs the same. Sequential calls (the
+ * next index is this index + B, B the same) are served by the prefetch thread, with the same bits;
+ * its error is that of the call which asks for its batch. The thread never calls HDF5. */
 int loader_batch(Loader *loader, int64_t index, int64_t B, Batch *out, Err *e);
 
 int64_t loader_windows(const Loader *loader);       /* windows in one epoch over all sources */
 int64_t loader_tokens(const Loader *loader);        /* tokens in all sources */
+int64_t loader_bytes(const Loader *loader);         /* UTF-8 bytes of their documents' text */
 uint64_t loader_tokenizer_hash(const Loader *loader);
 uint64_t loader_data_hash(const Loader *loader);    /* of the sources' checksums */
 

@@ -29,4 +29,8 @@ typedef struct PrepareResult {
  * written under temporary names and renamed; a manifest (prepare.json) is renamed in last. */
 int prepare_run(const PrepareOptions *options, PrepareResult *result, Err *e);
 
+/* Checks a prepared folder from end to end: manifest, tokenizer, every shard's checksums and
+ * tokens. *result receives its counts. */
+int prepare_verify(const char *folder, PrepareResult *result, Err *e);
+
 #endif

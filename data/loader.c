@@ -1,0 +1,332 @@
+/* data/loader.c - see loader.h. mixture.h says which source gives a sequence, permute.h which of
+ * its windows that is, corpus.h what stands in the window.
+ *
+ * The prefetch thread has one job at a time, the batch after the one handed out last. It works only
+ * while the state is JOB_WANTED; then nobody else touches the corpora or the job's slot.
+ */
+#include "data/loader.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/philox.h"
+#include "base/size.h"
+#include "data/corpus.h"
+#include "data/mixture.h"
+#include "data/permute.h"
+
+_Static_assert((int)LOADER_MAX_SOURCES <= (int)MIXTURE_MAX, "a mixture holds all sources");
+
+enum { SEQ_LEN_MAX = 1 << 28 };
+static const int64_t INDEX_MAX = (int64_t)1 << 60;
+
+/* A batch and its memory, grown when a larger one is asked for. */
+typedef struct Slot {
+    int64_t index, B;
+    int64_t capacity;                       /* sequences */
+    int32_t *tokens, *targets, *doc_start;  /* (capacity, T) */
+    int64_t n_targets;
+    int rc;
+    Err error;
+} Slot;
+
+typedef enum JobState { JOB_NONE, JOB_WANTED, JOB_DONE, JOB_QUIT } JobState;
+
+struct Loader {
+    int64_t T;
+    uint64_t seed;
+    bool shuffle;
+    int n;
+    Corpus *corpus[LOADER_MAX_SOURCES];
+    int64_t windows[LOADER_MAX_SOURCES];
+    Mixture mixture;
+    int32_t *window; /* (T + 1) being read */
+    Slot slot[2];
+    int job;         /* slot of the prefetch job; the other one is the caller's */
+    JobState state;  /* guarded by mutex; all else passes with it */
+    bool thread_runs, mutex_made, change_made;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t change;
+};
+
+/* ---- one batch ----------------------------------------------------------------------------- */
+
+/* Where in its corpus the window of sequence i begins; *source receives which corpus. */
+static int64_t window_start(const Loader *l, int64_t i, int *source)
+{
+    int64_t ordinal;
+    int s = *source = mixture_source(&l->mixture, i, &ordinal);
+    int64_t epoch = ordinal / l->windows[s], window = ordinal % l->windows[s];
+    if (l->shuffle) {
+        PhiloxKey key = {l->seed, RNG_DATA, (uint32_t)s, (uint64_t)epoch};
+        Permutation permutation = permute_make(&key, (uint64_t)l->windows[s]);
+        window = (int64_t)permute_index(&permutation, (uint64_t)window);
+    }
+    return window * l->T;
+}
+
+static int reserve(const Loader *l, Slot *slot, int64_t B, Err *e)
+{
+    int64_t numbers, bytes;
+    if (B <= slot->capacity) return 0;
+    if (!size_mul(B, l->T, &numbers) || !size_mul(numbers, sizeof(int32_t), &bytes))
+        return err_set(e, "a batch of %lld sequences of %lld tokens is too large", (long long)B,
+                       (long long)l->T);
+    int32_t **row[3] = {&slot->tokens, &slot->targets, &slot->doc_start};
+    slot->capacity = 0;
+    for (int i = 0; i < 3; i++) {
+        free(*row[i]);
+        *row[i] = malloc((size_t)bytes);
+    }
+    if (!slot->tokens || !slot->targets || !slot->doc_start)
+        return err_set(e, "out of memory for a batch of %lld sequences of %lld tokens",
+                       (long long)B, (long long)l->T);
+    slot->capacity = B;
+    return 0;
+}
+
+static int fill_sequence(Loader *l, Slot *slot, int64_t b, Err *e)
+{
+    int source;
+    int64_t T = l->T, first = window_start(l, slot->index + b, &source);
+    Corpus *corpus = l->corpus[source];
+    if (corpus_window(corpus, first, T, l->window, slot->doc_start + b * T, e)) return -1;
+    int32_t eos = (int32_t)corpus_info(corpus)->eos;
+    int32_t *targets = slot->targets + b * T;
+    memcpy(slot->tokens + b * T, l->window, (size_t)T * sizeof *l->window);
+    for (int64_t t = 0; t < T; t++) {
+        bool counted = l->window[t] != eos;
+        targets[t] = counted ? l->window[t + 1] : -1;
+        slot->n_targets += counted;
+    }
+    return 0;
+}
+
+/* Reads the batch slot->index, slot->B; what went wrong stays in the slot. */
+static void fill_slot(Loader *l, Slot *slot)
+{
+    slot->error = (Err){0};
+    slot->n_targets = 0;
+    slot->rc = reserve(l, slot, slot->B, &slot->error);
+    for (int64_t b = 0; b < slot->B && !slot->rc; b++)
+        slot->rc = fill_sequence(l, slot, b, &slot->error);
+}
+
+/* ---- the thread ---------------------------------------------------------------------------- */
+
+static void *prefetch_main(void *argument)
+{
+    Loader *l = argument;
+    pthread_mutex_lock(&l->mutex);
+    while (l->state != JOB_QUIT) {
+        if (l->state != JOB_WANTED) {
+            pthread_cond_wait(&l->change, &l->mutex);
+            continue;
+        }
+        Slot *slot = &l->slot[l->job];
+        pthread_mutex_unlock(&l->mutex);
+        fill_slot(l, slot);
+        pthread_mutex_lock(&l->mutex);
+        if (l->state == JOB_WANTED) l->state = JOB_DONE;
+        pthread_cond_broadcast(&l->change);
+    }
+    pthread_mutex_unlock(&l->mutex);
+    return NULL;
+}
+
+static int start_thread(Loader *l, Err *e)
+{
+    sigset_t all, before;
+    sigfillset(&all); /* signals are for the caller's threads */
+    l->mutex_made = pthread_mutex_init(&l->mutex, NULL) == 0;
+    l->change_made = pthread_cond_init(&l->change, NULL) == 0;
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (l->mutex_made && l->change_made)
+        l->thread_runs = pthread_create(&l->thread, NULL, prefetch_main, l) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return l->thread_runs ? 0 : err_set(e, "the prefetch thread cannot be started");
+}
+
+static void set_state(Loader *l, JobState state)
+{
+    pthread_mutex_lock(&l->mutex);
+    l->state = state;
+    pthread_cond_broadcast(&l->change);
+    pthread_mutex_unlock(&l->mutex);
+}
+
+/* Waits until the thread rests; true if it has this batch. */
+static bool collect(Loader *l, int64_t index, int64_t B)
+{
+    pthread_mutex_lock(&l->mutex);
+    while (l->state == JOB_WANTED) pthread_cond_wait(&l->change, &l->mutex);
+    const Slot *slot = &l->slot[l->job];
+    bool match = l->state == JOB_DONE && slot->index == index && slot->B == B;
+    l->state = JOB_NONE;
+    pthread_mutex_unlock(&l->mutex);
+    return match;
+}
+
+int loader_batch(Loader *loader, int64_t index, int64_t B, Batch *out, Err *e)
+{
+    Loader *l = loader;
+    CHECK(index >= 0 && B >= 1 && index <= INDEX_MAX && B <= INDEX_MAX, "sequences %lld + %lld",
+          (long long)index, (long long)B);
+    Slot *slot = &l->slot[l->job];
+    if (!l->thread_runs || !collect(l, index, B)) {
+        slot->index = index;
+        slot->B = B;
+        fill_slot(l, slot);
+    }
+    if (slot->rc) {
+        if (e) *e = slot->error;
+        return -1;
+    }
+    *out = (Batch){B, l->T, slot->tokens, slot->targets, slot->doc_start, slot->n_targets};
+    if (l->thread_runs) { /* the other slot, whose batch is no longer valid, takes the next one */
+        l->job = !l->job;
+        l->slot[l->job].index = index + B;
+        l->slot[l->job].B = B;
+        set_state(l, JOB_WANTED);
+    }
+    return 0;
+}
+
+/* ---- opening ------------------------------------------------------------------------------- */
+
+static int check_options(const LoaderOptions *o, Err *e)
+{
+    if (o->n_sources < 1 || o->n_sources > LOADER_MAX_SOURCES)
+        return err_set(e, "%d data sources: must be from 1 to %d", o->n_sources,
+                       LOADER_MAX_SOURCES);
+    if (o->seq_len < 1 || o->seq_len > SEQ_LEN_MAX)
+        return err_set(e, "seq_len %lld: must be from 1 to %d", (long long)o->seq_len, SEQ_LEN_MAX);
+    if (o->vocab_size < 1)
+        return err_set(e, "vocab_size %lld: must be at least 1", (long long)o->vocab_size);
+    return 0;
+}
+
+/* Checks source s against the model and the first source. */
+static int check_source(Loader *l, const LoaderOptions *o, int s, Err *e)
+{
+    const ShardInfo *info = corpus_info(l->corpus[s]), *first = corpus_info(l->corpus[0]);
+    const char *path = o->source[s].path;
+    if (info->tokenizer_hash != first->tokenizer_hash || info->eos != first->eos) {
+        err_set(e, "%s: made with another tokenizer than %s", path, o->source[0].path);
+        return err_hint(e, "prepare all data with the same tokenizer.model");
+    }
+    if (info->vocab_size > o->vocab_size) {
+        err_set(e, "%s: tokens of a vocabulary of %lld, but the model has %lld", path,
+                (long long)info->vocab_size, (long long)o->vocab_size);
+        return err_hint(e, "set the model's vocab_size to at least %lld",
+                        (long long)info->vocab_size);
+    }
+    l->windows[s] = (info->n_tokens - 1) / o->seq_len;
+    if (l->windows[s] < 1) {
+        err_set(e, "%s: %lld tokens are not enough for one sequence of %lld and its targets", path,
+                (long long)info->n_tokens, (long long)o->seq_len);
+        return err_hint(e, "choose seq_len <= %lld, or give more text",
+                        (long long)info->n_tokens - 1);
+    }
+    return 0;
+}
+
+static int open_sources(Loader *l, const LoaderOptions *o, Err *e)
+{
+    double weights[LOADER_MAX_SOURCES];
+    for (int s = 0; s < o->n_sources; s++) {
+        weights[s] = o->source[s].weight;
+        l->n = s + 1;
+        l->corpus[s] = corpus_open(o->source[s].path, o->split ? o->split : "train", e);
+        if (!l->corpus[s] || check_source(l, o, s, e)) return -1;
+    }
+    return mixture_make(&l->mixture, weights, o->n_sources, e);
+}
+
+Loader *loader_open(const LoaderOptions *options, Err *e)
+{
+    if (check_options(options, e)) return NULL;
+    Loader *l = calloc(1, sizeof *l);
+    if (!l) {
+        err_set(e, "out of memory");
+        return NULL;
+    }
+    l->T = options->seq_len;
+    l->seed = options->seed;
+    l->shuffle = options->shuffle;
+    int rc = open_sources(l, options, e);
+    if (!rc && !(l->window = malloc((size_t)(l->T + 1) * sizeof *l->window)))
+        rc = err_set(e, "out of memory for sequences of %lld tokens", (long long)l->T);
+    if (!rc && options->prefetch) rc = start_thread(l, e);
+    if (rc) loader_close(&l);
+    return l;
+}
+
+void loader_close(Loader **loader)
+{
+    Loader *l = *loader;
+    if (!l) return;
+    if (l->thread_runs) {
+        set_state(l, JOB_QUIT);
+        pthread_join(l->thread, NULL);
+    }
+    if (l->change_made) pthread_cond_destroy(&l->change);
+    if (l->mutex_made) pthread_mutex_destroy(&l->mutex);
+    for (int s = 0; s < l->n; s++) corpus_close(&l->corpus[s]);
+    for (int i = 0; i < 2; i++) {
+        free(l->slot[i].tokens);
+        free(l->slot[i].targets);
+        free(l->slot[i].doc_start);
+    }
+    free(l->window);
+    free(l);
+    *loader = NULL;
+}
+
+/* ---- questions ----------------------------------------------------------------------------- */
+
+int64_t loader_windows(const Loader *loader)
+{
+    int64_t sum = 0;
+    for (int s = 0; s < loader->n; s++) sum += loader->windows[s];
+    return sum;
+}
+
+int64_t loader_tokens(const Loader *loader)
+{
+    int64_t sum = 0;
+    for (int s = 0; s < loader->n; s++) sum += corpus_info(loader->corpus[s])->n_tokens;
+    return sum;
+}
+
+int64_t loader_bytes(const Loader *loader)
+{
+    int64_t sum = 0;
+    for (int s = 0; s < loader->n; s++) sum += corpus_info(loader->corpus[s])->n_bytes;
+    return sum;
+}
+
+uint64_t loader_tokenizer_hash(const Loader *loader)
+{
+    return corpus_info(loader->corpus[0])->tokenizer_hash;
+}
+
+uint64_t loader_data_hash(const Loader *loader)
+{
+    uint64_t hash = 0;
+    for (int s = 0; s < loader->n; s++) {
+        uint64_t one = corpus_hash(loader->corpus[s]);
+        hash = hash_more(hash, &one, sizeof one);
+    }
+    return hash;
+}
+
+double loader_epochs(const Loader *loader, int s, int64_t index)
+{
+    CHECK(s >= 0 && s < loader->n, "source %d of %d", s, loader->n);
+    return (double)mixture_count(&loader->mixture, s, index) / (double)loader->windows[s];
+}
