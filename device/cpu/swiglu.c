@@ -1,0 +1,69 @@
+/* device/cpu/swiglu.c - SwiGLU: h (R, F) = silu(g) u, gu (R, 2F) = [g | u], silu(g) = g sigmoid(g).
+ *
+ * Called by the dense and expert feed-forward layers of model/ on rows of tokens or of an expert
+ * buffer.
+ */
+#include "device/cpu/rows.h"
+
+/* One row of gu and of h, or of dgu and dh. */
+typedef struct SwigluRow {
+    void *h, *dg, *du;
+    const void *g, *u, *dh;
+} SwigluRow;
+
+ROW_KERNEL void silu_vector(const SwigluRow *row, DType type, int64_t i, int64_t n)
+{
+    V16 g = v_get(row->g, type, i, n);
+    v_put(row->h, type, i, n, g * v_sigmoid(g) * v_get(row->u, type, i, n));
+}
+
+ROW_KERNEL void silu_row(const SwigluRow *row, DType type, int64_t F)
+{
+    int64_t i = 0;
+    for (; i + LANES <= F; i += LANES) silu_vector(row, type, i, LANES);
+    if (i < F) silu_vector(row, type, i, F - i);
+}
+
+int swiglu_fwd_cpu(Device *d, Tensor h, Tensor gu)
+{
+    int64_t R = tensor_rows(h), F = tensor_cols(h);
+#pragma omp parallel for num_threads(d->threads) schedule(static) if (R * F > ROWS_SERIAL)
+    for (int64_t r = 0; r < R; r++) {
+        SwigluRow row = {.h = row_at(h, r, F), .g = row_at(gu, 2 * r, F),
+                         .u = row_at(gu, 2 * r + 1, F)};
+        if (h.type == DT_F32) silu_row(&row, DT_F32, F);
+        else silu_row(&row, DT_BF16, F);
+    }
+    return 0;
+}
+
+/* dg = dh u s (1 + g (1 - s)), s = sigmoid(g);  du = dh g s.
+ * g and u of a vector are read before dg and du are written: dgu may be gu. */
+ROW_KERNEL void silu_grad_vector(const SwigluRow *row, DType type, int64_t i, int64_t n)
+{
+    V16 g = v_get(row->g, type, i, n), u = v_get(row->u, type, i, n);
+    V16 dh = v_get(row->dh, type, i, n), s = v_sigmoid(g);
+    v_put(row->dg, type, i, n, dh * u * (s * (1.0f + g * (1.0f - s))));
+    v_put(row->du, type, i, n, dh * (g * s));
+}
+
+ROW_KERNEL void silu_grad_row(const SwigluRow *row, DType type, int64_t F)
+{
+    int64_t i = 0;
+    for (; i + LANES <= F; i += LANES) silu_grad_vector(row, type, i, LANES);
+    if (i < F) silu_grad_vector(row, type, i, F - i);
+}
+
+int swiglu_bwd_cpu(Device *d, Tensor dgu, Tensor dh, Tensor gu)
+{
+    int64_t R = tensor_rows(dh), F = tensor_cols(dh);
+#pragma omp parallel for num_threads(d->threads) schedule(static) if (R * F > ROWS_SERIAL)
+    for (int64_t r = 0; r < R; r++) {
+        SwigluRow row = {.dg = row_at(dgu, 2 * r, F), .du = row_at(dgu, 2 * r + 1, F),
+                         .dh = row_at(dh, r, F),
+                         .g = row_at(gu, 2 * r, F), .u = row_at(gu, 2 * r + 1, F)};
+        if (dh.type == DT_F32) silu_grad_row(&row, DT_F32, F);
+        else silu_grad_row(&row, DT_BF16, F);
+    }
+    return 0;
+}
