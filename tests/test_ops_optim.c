@@ -1,0 +1,246 @@
+/* tests/test_ops_optim.c - adamw, sqsum, clip and step_begin against the oracle. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <math.h>
+#include <string.h>
+
+#include "tests/ref/group.h"
+#include "tests/ref/harness.h"
+#include "tests/ref/ref.h"
+
+/* ---- AdamW ------------------------------------------------------------------------------------*/
+
+typedef struct AdamwCase {
+    int64_t n;
+    bool bf16;   /* with a bf16 copy */
+    int64_t skip;
+    int64_t t;   /* number of this update */
+    double weight_decay, grad_scale, lr_ratio, lr, eps, size; /* size of the gradients */
+} AdamwCase;
+
+static const AdamwCase adamw_cases[] = {
+    {1, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1},
+    {15, false, 0, 1, 0, 1, 1, 3e-4, 1e-8, 1},
+    {17, true, 0, 3, 0.1, 0.37, 0.31, 0.1, 1e-8, 1},
+    {1000, true, 0, 100, 0.1, 1, 1, 0.1, 1e-2, 1},
+    {100, false, 0, 1, 0, 1, 1, 0.1, 1e-8, 1e-8}, /* eps in charge */
+    {1000, true, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1},
+    {33, false, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1},
+    {70001, true, 0, 7, 0.1, 0.5, 0.31, 3e-4, 1e-8, 1},
+    {4096, false, 0, 100000, 0, 1, 2, 3e-4, 1e-8, 1},
+    {0, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1},
+};
+enum { ADAMW_CASES = sizeof adamw_cases / sizeof *adamw_cases };
+
+typedef struct AdamwExtra {
+    AdamwOpt opt;
+    bool check_copy;
+    int *wrong; /* copies that are not the rounded master */
+} AdamwExtra;
+
+static void call_adamw(Device *d, const Rig *r, const void *context)
+{
+    const AdamwExtra *x = context;
+    AdamwTensors t = {.master = rig_get(r, "master"), .weight = rig_get(r, "weight"),
+                      .grad = rig_get(r, "grad"), .m = rig_get(r, "m"), .v = rig_get(r, "v")};
+    dev_adamw(d, t, &x->opt, rig_vars(r, "vars"));
+    int64_t n = tensor_elements(t.master);
+    if (!x->check_copy) return;
+    float *master = malloc(sizeof *master * (size_t)(n + 1));
+    uint16_t *copy = malloc(sizeof *copy * (size_t)(n + 1));
+    dev_download(d, master, t.master);
+    dev_download(d, copy, t.weight);
+    for (int64_t i = 0; i < n; i++) *x->wrong += copy[i] != bf16_from_f32(master[i]);
+    free(master);
+    free(copy);
+}
+
+static void expect_adamw(Rig *r, const RefAdamw *a, const AdamwCase *c)
+{
+    ref_adamw(a);
+    if (!c->bf16) return;
+    Tensor shape = tensor_1d(NULL, DT_BF16, c->n);
+    if (c->skip) {
+        rig_inout(r, "weight", shape, 1, TOL_EXACT);
+        return;
+    }
+    Slot *copy = rig_out(r, "weight", shape, tol_pointwise());
+    memcpy(copy->want, a->w, sizeof *a->w * (size_t)c->n);
+    memcpy(copy->mag, a->w_mag, sizeof *a->w * (size_t)c->n);
+}
+
+static int adamw_case(const AdamwCase *c)
+{
+    int wrong = 0;
+    AdamwExtra x = {.opt = {.beta1 = 0.9, .beta2 = 0.95, .eps = c->eps, .lr_ratio = c->lr_ratio,
+                            .weight_decay = c->weight_decay},
+                    .check_copy = c->bf16 && !c->skip, .wrong = &wrong};
+    StepVars vars = {.lr = c->lr, .bias1 = 1 - pow(0.9, (double)c->t), .step = 5,
+                     .bias2 = 1 - pow(0.95, (double)c->t), .grad_scale = c->grad_scale,
+                     .skip = c->skip};
+    Rig *r = rig_new("adamw", "n %d%s%s t %d decay %g scale %g ratio %g size %g", (int)c->n,
+                     c->bf16 ? " bf16" : "", c->skip ? " skip" : "", (int)c->t, c->weight_decay,
+                     c->grad_scale, c->lr_ratio, c->size);
+    double terms = c->skip ? TOL_EXACT : tol_pointwise();
+    Tensor shape = tensor_1d(NULL, DT_F32, c->n);
+    rig_in_vars(r, "vars", &vars);
+    Slot *w = rig_inout(r, "master", shape, 0.5, terms);
+    Slot *m = rig_inout(r, "m", shape, 0.1 * c->size, terms);
+    Slot *grad = rig_in(r, "grad", shape, 0.2 * c->size);
+    double *squares = malloc(sizeof *squares * (size_t)(c->n + 1));
+    for (int64_t i = 0; i < c->n; i++)
+        squares[i] = i % 7 ? 0.01 * c->size * c->size * rig_uniform(r) : 0;
+    Slot *v = rig_inout_values(r, "v", shape, squares, terms);
+    RefAdamw a = {.n = c->n, .opt = x.opt, .vars = vars, .w = w->want, .grad = grad->value,
+                  .m = m->want, .v = v->want, .w_mag = w->mag, .m_mag = m->mag, .v_mag = v->mag};
+    expect_adamw(r, &a, c);
+    int failures = rig_run(r, call_adamw, &x);
+    if (wrong) rig_fail(r, "%d bf16 copies are not the master rounded", wrong);
+    free(squares);
+    rig_free(r);
+    return failures + wrong;
+}
+
+static void adamw(void **state)
+{
+    (void)state;
+    int failures = 0;
+    for (int i = 0; i < ADAMW_CASES; i++) failures += adamw_case(&adamw_cases[i]);
+    assert_int_equal(failures, 0);
+}
+
+/* A gradient that is not finite changes nothing when the step is skipped. */
+static void adamw_skips_nan(void **state)
+{
+    (void)state;
+    StepVars vars = {.lr = 1, .bias1 = 0.1, .bias2 = 0.05, .grad_scale = NAN, .grad_norm = NAN,
+                     .skip = 1};
+    AdamwExtra x = {.opt = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .lr_ratio = 1}};
+    double grad[37];
+    for (int i = 0; i < 37; i++) grad[i] = i % 2 ? NAN : INFINITY;
+    Rig *r = rig_new("adamw", "skip with NaN");
+    Tensor shape = tensor_1d(NULL, DT_F32, 37);
+    rig_in_vars(r, "vars", &vars);
+    rig_in_values(r, "grad", shape, grad);
+    rig_inout(r, "master", shape, 1, TOL_EXACT);
+    rig_inout(r, "m", shape, 1, TOL_EXACT);
+    rig_inout(r, "v", shape, 1, TOL_EXACT);
+    int failures = rig_run(r, call_adamw, &x);
+    rig_free(r);
+    assert_int_equal(failures, 0);
+}
+
+/* ---- Norm and clipping ------------------------------------------------------------------------*/
+
+static void call_sqsum(Device *d, const Rig *r, const void *context)
+{
+    (void)context;
+    dev_sqsum(d, rig_get(r, "sum"), rig_get(r, "x"));
+}
+
+/* Squares are made and added in f64: 1e25 squared is no infinity, 1e-25 squared is not nothing. */
+static void sqsum(void **state)
+{
+    (void)state;
+    const int64_t sizes[] = {0, 1, 7, 16, 1000, 100003};
+    const double scales[] = {1, 1e25, 1e-25};
+    int failures = 0;
+    for (int i = 0; i < 6 * 3; i++) {
+        int64_t n = sizes[i / 3];
+        double scale = scales[i % 3], start = scale * scale * 2;
+        Rig *r = rig_new("sqsum", "n %d scale %g", (int)n, scale);
+        Slot *x = rig_in(r, "x", tensor_1d(NULL, DT_F32, n), scale);
+        Slot *sum = rig_inout_values(r, "sum", tensor_1d(NULL, DT_F64, 1), &start, tol_dot(n));
+        double squares = ref_sqsum(x->value, n);
+        sum->want[0] += squares;
+        sum->mag[0] += squares;
+        failures += rig_run(r, call_sqsum, NULL);
+        rig_free(r);
+    }
+    assert_int_equal(failures, 0);
+}
+
+/* One element that is not finite makes the sum so. */
+static void sqsum_not_finite(void **state)
+{
+    (void)state;
+    int failures = 0;
+    double x[100] = {0};
+    x[61] = INFINITY;
+    double start = 1;
+    Rig *r = rig_new("sqsum", "infinity");
+    rig_in_values(r, "x", tensor_1d(NULL, DT_F32, 100), x);
+    rig_inout_values(r, "sum", tensor_1d(NULL, DT_F64, 1), &start, 4)->want[0] = INFINITY;
+    failures += rig_run(r, call_sqsum, NULL);
+    rig_free(r);
+    assert_int_equal(failures, 0);
+}
+
+static void call_clip(Device *d, const Rig *r, const void *context)
+{
+    StepVars *vars = rig_get(r, "vars").data;
+    dev_clip(d, vars, rig_get(r, "sum"), *(const double *)context);
+}
+
+static const StepVars some_vars = {.seed = 0x123456789abcdefull, .step = 77, .lr = 1e-3,
+                                   .bias1 = 0.5, .bias2 = 0.25, .loss_scale = 0.125,
+                                   .grad_norm = 9, .grad_scale = 8, .skip = 0};
+
+static void clip(void **state)
+{
+    (void)state;
+    static const struct {
+        double sum, max_norm;
+        int64_t skip_before;
+    } clips[] = {{4, 1, 0},       {0.25, 1, 0},    {0.25, 1, 1}, {1, 1, 0},     {0, 1, 0},
+                 {7, 0, 0},       {0, 0, 0},       {2e60, 1, 0}, {INFINITY, 1, 0}, {NAN, 1, 0},
+                 {INFINITY, 0, 0}, {NAN, 0, 0},    {1e-80, 1e-50, 0}};
+    int failures = 0;
+    for (size_t i = 0; i < sizeof clips / sizeof *clips; i++) {
+        Rig *r = rig_new("clip", "sum %g max %g", clips[i].sum, clips[i].max_norm);
+        StepVars before = some_vars, want = some_vars;
+        before.skip = clips[i].skip_before;
+        ref_clip(&want, clips[i].sum, clips[i].max_norm);
+        if (want.skip) want.grad_scale = NAN; /* open */
+        rig_inout_vars(r, "vars", &before, &want);
+        rig_in_values(r, "sum", tensor_1d(NULL, DT_F64, 1), &clips[i].sum);
+        failures += rig_run(r, call_clip, &clips[i].max_norm);
+        rig_free(r);
+    }
+    assert_int_equal(failures, 0);
+}
+
+static void call_step_begin(Device *d, const Rig *r, const void *context)
+{
+    StepVars host = *(const StepVars *)context;
+    dev_step_begin(d, rig_get(r, "vars").data, &host);
+    memset(&host, 0, sizeof host); /* the call has taken its copy */
+}
+
+static void step_begin(void **state)
+{
+    (void)state;
+    StepVars before = {0};
+    Rig *r = rig_new("step_begin", "copy");
+    rig_inout_vars(r, "vars", &before, &some_vars);
+    int failures = rig_run(r, call_step_begin, &some_vars);
+    rig_free(r);
+    assert_int_equal(failures, 0);
+}
+
+static void all_covered(void **state)
+{
+    (void)state;
+    assert_int_equal(ops_missing("test_ops_optim"), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(adamw),            cmocka_unit_test(adamw_skips_nan),
+        cmocka_unit_test(sqsum),            cmocka_unit_test(sqsum_not_finite),
+        cmocka_unit_test(clip),             cmocka_unit_test(step_begin),
+        cmocka_unit_test(all_covered),
+    };
+    return RIG_GROUP("ops_optim", tests);
+}
