@@ -1,4 +1,4 @@
-/* train/command.h - the program's commands: one table that help, parsing and completion come from. */
+/* train/command.h - the commands: one table that help, parsing and completion come from. */
 #ifndef ISOMOE_TRAIN_COMMAND_H
 #define ISOMOE_TRAIN_COMMAND_H
 

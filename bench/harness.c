@@ -1,0 +1,127 @@
+/* bench/harness.c - see harness.h. */
+#include "bench/harness.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+#define SAMPLE_SECONDS 0.03
+#define PEAK_SECONDS 0.02
+
+Row *bench_add(Bench *b, const char *name, const char *shape, DType type, void (*call)(void *),
+               void *context)
+{
+    CHECK(b->rows < MAX_ROWS, "more than %d rows", MAX_ROWS);
+    Row *row = &b->row[b->rows++];
+    *row = (Row){.type = type, .call = call, .context = context};
+    snprintf(row->name, sizeof row->name, "%s", name);
+    snprintf(row->shape, sizeof row->shape, "%s", shape);
+    return row;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double bench_median(const double *values, int n)
+{
+    double sorted[MAX_ROWS * MAX_SAMPLES];
+    if (n < 1) return NAN;
+    memcpy(sorted, values, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
+    return n % 2 ? sorted[n / 2] : 0.5 * (sorted[n / 2 - 1] + sorted[n / 2]);
+}
+
+/* The first call makes packed weights, scratch and generated kernels; the second says how long one
+ * takes and what it moves. */
+static void warm_up(Bench *b, Row *row)
+{
+    const DeviceAccount *account;
+    row->call(row->context);
+    dev_sync(b->d);
+    device_reset_accounts(b->d);
+    double start = log_seconds();
+    row->call(row->context);
+    dev_sync(b->d);
+    double seconds = log_seconds() - start;
+    int n = device_accounts(b->d, &account);
+    for (int i = 0; i < n; i++) {
+        row->flops += (double)account[i].flops;
+        row->bytes += (double)account[i].bytes;
+    }
+    row->repeats = (int)fmin(10000, ceil(SAMPLE_SECONDS / fmax(seconds, 1e-7)));
+}
+
+static void sample(Bench *b, Row *row)
+{
+    double bf16 = device_matrix_peak(b->d, DT_BF16, PEAK_SECONDS);
+    double f32 = device_matrix_peak(b->d, DT_F32, PEAK_SECONDS);
+    double triad = device_memory_peak(b->d, PEAK_SECONDS);
+    b->peak_bf16[b->n_peaks] = bf16;
+    b->peak_f32[b->n_peaks] = f32;
+    b->triad[b->n_peaks++] = triad;
+    double start = log_seconds();
+    for (int i = 0; i < row->repeats; i++) row->call(row->context);
+    dev_sync(b->d);
+    double seconds = (log_seconds() - start) / row->repeats;
+    double peak = row->type == DT_BF16 ? bf16 : f32;
+    double model = row->model_flops > 0 ? row->model_flops : row->flops;
+    row->time[row->n] = seconds;
+    row->share[row->n] = fmax(row->flops / peak, row->bytes / triad) / seconds;
+    row->peak_share[row->n++] = model / seconds / peak;
+}
+
+void bench_run(Bench *b, int samples)
+{
+    CHECK(samples <= MAX_SAMPLES, "%d samples", samples);
+    for (int i = 0; i < b->rows; i++) warm_up(b, &b->row[i]);
+    for (int s = 0; s < samples; s++) {
+        for (int i = 0; i < b->rows; i++) sample(b, &b->row[i]);
+        fputc('.', stderr);
+    }
+    fputc('\n', stderr);
+}
+
+void bench_print(const Bench *b, FILE *out)
+{
+    int n = b->n_peaks;
+    double bf16 = bench_median(b->peak_bf16, n), f32 = bench_median(b->peak_f32, n);
+    double triad = bench_median(b->triad, n);
+    fprintf(out, "ceilings: bf16 %.1f GFLOP/s, f32 %.1f GFLOP/s, triad %.1f GB/s (medians of %d)"
+            "\n\n", bf16 / 1e9, f32 / 1e9, triad / 1e9, n);
+    fprintf(out, "%-20s %-4s %-28s %10s %9s %8s %10s %7s\n", "operation", "type", "shape", "ms",
+            "GFLOP/s", "GB/s", "floor ms", "share");
+    for (int i = 0; i < b->rows; i++) {
+        const Row *r = &b->row[i];
+        double t = bench_median(r->time, r->n), peak = r->type == DT_BF16 ? bf16 : f32;
+        fprintf(out, "%-20s %-4s %-28s %10.3f %9.1f %8.1f %10.3f %6.1f%%\n", r->name,
+                dtype_name(r->type), r->shape, 1e3 * t, r->flops / t / 1e9, r->bytes / t / 1e9,
+                1e3 * fmax(r->flops / peak, r->bytes / triad),
+                100 * bench_median(r->share, r->n));
+    }
+}
+
+json_t *bench_json(const Bench *b)
+{
+    json_t *rows = json_array();
+    int n = b->n_peaks;
+    for (int i = 0; i < b->rows; i++) {
+        const Row *r = &b->row[i];
+        double t = bench_median(r->time, r->n);
+        double peak = bench_median(r->type == DT_BF16 ? b->peak_bf16 : b->peak_f32, n);
+        double floor = fmax(r->flops / peak, r->bytes / bench_median(b->triad, n));
+        json_array_append_new(
+            rows, json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:i}",
+                            "name", r->name, "type", dtype_name(r->type), "shape", r->shape,
+                            "seconds", t, "flops", r->flops, "bytes", r->bytes, "flops_per_s",
+                            r->flops / t, "bytes_per_s", r->bytes / t, "floor_seconds", floor,
+                            "share", bench_median(r->share, r->n), "peak_share",
+                            bench_median(r->peak_share, r->n), "samples", r->n, "repeats",
+                            r->repeats));
+    }
+    return rows;
+}

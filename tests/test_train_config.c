@@ -1,0 +1,201 @@
+/* tests/test_train_config.c - a run's configuration: defaults, what is derived, combinations that
+ * cannot be, what may change on a resume, how a limit of minutes changes length and schedule. */
+#include "tests/train_help.h"
+#include "train/length.h"
+#include "train/resume.h"
+
+#define MODEL                                                                                      \
+    "model: {vocab_size: 512, d_model: 32, n_layers: 2, n_heads: 4, n_kv_heads: 2,\n"              \
+    "  n_experts: 4, top_k: 2, expert_width: 16, n_shared: 1, shared_width: 16,\n"                 \
+    "  routing_group_tokens: 128}\n"
+#define DATA "data: {train: corpus, seq_len: 64}\n"
+#define GOOD MODEL DATA "train: {out: run, steps: 200, batch: 16}\n"
+
+static void read_good(RunConfig *c, const char *const *overrides, int n)
+{
+    Err e = {0};
+    write_file(at("c.yaml"), GOOD);
+    if (run_config_read(c, at("c.yaml"), overrides, n, &e)) fail_msg("%s", e.message);
+}
+
+static void test_defaults(void **state)
+{
+    RunConfig c;
+    (void)state;
+    read_good(&c, NULL, 0);
+    assert_string_equal(c.data.val, "corpus");
+    assert_true(c.data.mask_documents);
+    assert_int_equal(c.train.micro_batch, 16);
+    assert_int_equal(c.train.precision, 0);
+    assert_true(c.optim.beta2 == 0.95 && c.optim.weight_decay == 0.1 && c.optim.clip == 1);
+    assert_int_equal(c.optim.schedule, SCHEDULE_WSD);
+    ModelShape s = run_config_shape(&c);
+    assert_int_equal(s.type, DT_BF16);
+    assert_int_equal(s.B, 16);
+    assert_int_equal(s.T, 64);
+    assert_int_equal(s.micro_batches, 1);
+    assert_true(s.train);
+}
+
+/* Groups of 128 tokens are two sequences; 8192 tokens are 128 of them. */
+static void test_micro_batch(void **state)
+{
+    static const struct {
+        const char *overrides[4];
+        int n, micro;
+    } cases[] = {
+        {{"train.batch=256"}, 1, 128},
+        {{"train.batch=300"}, 1, 100},
+        {{"train.batch=254"}, 1, 2},
+        {{"train.batch=8", "data.seq_len=16384", "model.routing_group_tokens=16384"}, 3, 1},
+        {{"train.batch=6", "data.seq_len=8192", "model.routing_group_tokens=16384"}, 3, 2},
+        {{"train.batch=16", "train.micro_batch=4"}, 2, 4},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        RunConfig c;
+        read_good(&c, cases[i].overrides, cases[i].n);
+        assert_int_equal(c.train.micro_batch, cases[i].micro);
+        assert_int_equal(run_config_shape(&c).micro_batches, c.train.batch / cases[i].micro);
+    }
+}
+
+static void test_refuses(void **state)
+{
+    static const struct {
+        const char *override, *message;
+    } cases[] = {
+        {"train.batch=3", "train.batch: 3 sequences of 64 tokens are not whole routing groups of "
+                          "128 tokens\nhint: use a multiple of 2"},
+        {"train.micro_batch=5", "train.micro_batch: 5 does not divide train.batch 16"},
+        {"train.micro_batch=1", "train.micro_batch: 1 sequences of 64 tokens are not whole routing "
+                                "groups of 128 tokens\nhint: use a multiple of 2"},
+        {"model.routing_group_tokens=96", "model.routing_group_tokens: 96 tokens neither divide a "
+                                          "sequence (data.seq_len 64) nor are a multiple of it"},
+        {"optim.warmup_steps=201", "optim.warmup_steps: 201 is more than train.steps 200"},
+        {"optim.decay_steps=101", "optim.decay_steps: 101 behind 100 of warm-up is more than "
+                                  "train.steps 200"},
+        {"train.device=gpu", "train.device: 'gpu' is none of auto, cpu, cuda"},
+        {"train.out=", "train.out: is empty"},
+        {"train.steps=0", "train.steps"},
+        {"train.log_every=0", "train.log_every"},
+        {"train.precision=fp16", "train.precision"},
+        {"optim.schedule=linear", "optim.schedule"},
+        {"train.stepz=3", "unknown key 'train.stepz'; did you mean 'train.steps'?"},
+        {"model.top_k=9", "model.top_k"},
+    };
+    (void)state;
+    write_file(at("c.yaml"), GOOD);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        RunConfig c;
+        Err e = {0};
+        assert_int_equal(run_config_read(&c, at("c.yaml"), &cases[i].override, 1, &e), -1);
+        assert_has(e.message, cases[i].message);
+    }
+}
+
+/* A combination names file and line of the key that is to blame. */
+static void test_names_line(void **state)
+{
+    RunConfig c;
+    Err e = {0};
+    char expected[PATH * 2 + 64];
+    (void)state;
+    write_file(at("bad.yaml"), MODEL DATA "train:\n  out: run\n  steps: 50\n  batch: 16\n"
+                                          "optim:\n  warmup_steps: 60\n");
+    assert_int_equal(run_config_read(&c, at("bad.yaml"), NULL, 0, &e), -1);
+    snprintf(expected, sizeof expected, "%s:10: optim.warmup_steps: 60 is more", at("bad.yaml"));
+    assert_has(e.message, expected);
+    write_file(at("bad.yaml"), MODEL DATA "train: {out: run, steps: 50}\n");
+    assert_int_equal(run_config_read(&c, at("bad.yaml"), NULL, 0, &e), -1);
+    assert_has(e.message, "train.batch: required, but missing");
+}
+
+/* The resolved text reads back to the same bytes, and resolving again changes nothing. */
+static void test_resolved_text(void **state)
+{
+    static const char *const odd[] = {"optim.lr=0.0012345678901234567", "train.minutes=0.1"};
+    RunConfig c, again;
+    Err e = {0};
+    (void)state;
+    read_good(&c, odd, 2);
+    char *text = conf_write(run_config_table(), &c);
+    assert_int_equal(run_config_read_text(&again, text, "text", &e), 0);
+    char *text2 = conf_write(run_config_table(), &again);
+    assert_string_equal(text, text2);
+    assert_true(again.optim.lr == c.optim.lr);
+    free(text);
+    free(text2);
+}
+
+static void test_resume(void **state)
+{
+    static const char *const fine[] = {"train.steps=900", "train.out=else", "train.threads=3",
+                                       "train.micro_batch=2", "train.device=cpu", "train.minutes=3",
+                                       "train.eval_every=7", "train.checkpoint_every=3",
+                                       "train.log_every=2", "train.keep_checkpoints=9",
+                                       "data.train=moved", "data.val=moved"};
+    static const char *const bad[] = {"model.d_model=64", "optim.lr=0.5", "train.seed=2",
+                                      "train.steps=900"};
+    RunConfig saved, now;
+    Err e = {0};
+    (void)state;
+    read_good(&saved, NULL, 0);
+    read_good(&now, fine, 12);
+    assert_int_equal(resume_check(&saved, &now, "runs/x", &e), 0);
+    read_good(&now, bad, 4);
+    assert_int_equal(resume_check(&saved, &now, "runs/x", &e), -1);
+    assert_has(e.message, "runs/x: cannot be resumed with another configuration:\n");
+    assert_has(e.message, "\n  model.d_model: 32 in the checkpoint, 64 now");
+    assert_has(e.message, "\n  optim.lr: 0.001 in the checkpoint, 0.5 now");
+    assert_has(e.message, "\n  train.seed: 1 in the checkpoint, 2 now");
+    assert_has(e.message, "only these may change: data.train,");
+    assert_null(strstr(e.message, "train.steps:"));
+    const ConfTable *table = run_config_table();
+    int may = 0;
+    for (int i = 0; i < table->count; i++) may += resume_may_change(table->rows[i].key);
+    assert_int_equal(may, 12); /* each key of the list exists */
+}
+
+static void test_length(void **state)
+{
+    TrainConfig t = {.steps = 1000};
+    (void)state;
+    assert_int_equal(length_fit(&t, 10, (Pace){1.0, 0.0, 100.0}), 110);
+    assert_int_equal(length_fit(&t, 10, (Pace){1.0, 20.0, 100.0}), 90);
+    t.eval_every = 10; /* 2 s a step and 10 s / 10 of evaluation, and one evaluation at the end */
+    assert_int_equal(length_fit(&t, 10, (Pace){2.0, 10.0, 100.0}), 40);
+    assert_int_equal(length_fit(&t, 10, (Pace){1e-3, 0.0, 100.0}), 1000);
+    assert_int_equal(length_fit(&t, 10, (Pace){1.0, 0.0, -5.0}), 11);
+    assert_int_equal(length_fit(&t, 1000, (Pace){1.0, 0.0, -5.0}), 1000);
+}
+
+static void test_schedule(void **state)
+{
+    OptimConfig c = {.lr = 1, .warmup_steps = 50, .decay_steps = 200, .final_lr_ratio = 0.1};
+    (void)state;
+    assert_int_equal(length_schedule(&c, 1000, 1000).decay_steps, 200);
+    OptimConfig half = length_schedule(&c, 1000, 500);
+    assert_int_equal(half.decay_steps, 100);
+    assert_int_equal(half.warmup_steps, 50);
+    assert_true(schedule_lr(&half, 399, 500) == 1);
+    assert_true(schedule_lr(&half, 400, 500) < 1);
+    assert_true(schedule_lr(&half, 499, 500) < 0.12);
+    OptimConfig tiny = length_schedule(&c, 1000, 52);
+    assert_int_equal(tiny.warmup_steps, 50);
+    assert_int_equal(tiny.decay_steps, 2);
+    tiny = length_schedule(&c, 1000, 20);
+    assert_int_equal(tiny.warmup_steps, 20);
+    assert_int_equal(tiny.decay_steps, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_micro_batch),
+        cmocka_unit_test(test_refuses),       cmocka_unit_test(test_names_line),
+        cmocka_unit_test(test_resolved_text), cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_length),        cmocka_unit_test(test_schedule),
+    };
+    return cmocka_run_group_tests(tests, help_begin, help_end);
+}

@@ -1,0 +1,522 @@
+/* tests/test_train_program.c - the built program from outside: exit codes and messages; a run that
+ * is stopped, killed or damaged and goes on; what it leaves in its folder. */
+#include "tests/train_help.h"
+
+#include <jansson.h>
+#include <math.h>
+
+enum { VOCAB = 400 };
+
+#define MODEL                                                                                      \
+    "model: {vocab_size: 400, d_model: 32, n_layers: 2, n_heads: 2, n_kv_heads: 1,\n"              \
+    "  qk_norm: head_after_rope, n_experts: 4, top_k: 2, expert_width: 16, n_shared: 1,\n"         \
+    "  shared_width: 16, routing_group_tokens: 64}\n"
+#define OPTIM "optim: {lr: 0.01, warmup_steps: 2, decay_steps: 2}\n"
+#define TRAIN                                                                                      \
+    "train: {out: run, steps: 6, batch: 4, eval_every: 2, eval_sequences: 5, log_every: 1,\n"      \
+    "  threads: 1}\n"
+
+/* Sentences of a few words in an order that a model can learn. */
+static void write_corpus(const char *path, unsigned seed)
+{
+    static const char *const words[] = {"the", "router", "sends", "each", "token", "to", "an",
+                                        "expert", "and", "keeps", "what", "it", "finds", "there",
+                                        "again", "while", "others", "wait", "for", "room"};
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    for (int doc = 0; doc < 150; doc++) {
+        fprintf(f, "{\"text\": \"");
+        for (int i = 0; i < 60; i++) {
+            seed = seed * 1664525u + 1013904223u;
+            fprintf(f, "%s%s", i ? " " : "", words[(seed >> 16) % 20]);
+            if (seed >> 28 == 0) fprintf(f, " %u.", seed % 1000);
+        }
+        fprintf(f, "\"}\n");
+    }
+    fclose(f);
+}
+
+static void prepare(const char *name, unsigned seed)
+{
+    write_corpus(at("%s.jsonl", name), seed);
+    RUN_CODE(0, "prepare", at("%s.jsonl", name), "--out", at("%s", name), "--vocab-size", "400",
+             "--val-fraction", "0.1");
+}
+
+static int begin_all(void **state)
+{
+    char text[2048];
+    if (help_begin(state)) return -1;
+    prepare("data", 1);
+    snprintf(text, sizeof text, "%sdata: {train: %s, seq_len: 32}\n%s%s", MODEL, at("data"), OPTIM,
+             TRAIN);
+    write_file(at("c.yaml"), text);
+    return 0;
+}
+
+/* "train.out=<scratch>/name" */
+static const char *out(const char *name)
+{
+    char *path = strdup(at("%s", name)), *text = at("%s", "");
+    snprintf(text, PATH * 2, "train.out=%s", path);
+    free(path);
+    return text;
+}
+
+/* ---- Records ----------------------------------------------------------------------------------*/
+
+enum { LINES = 4096 };
+
+typedef struct Record {
+    json_t *line[LINES];
+    int count;
+} Record;
+
+static void record_read(Record *r, const char *run)
+{
+    json_error_t why;
+    char *text = read_file(at("%s/log.jsonl", run), NULL), *save = NULL;
+    r->count = 0;
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        assert_true(r->count < LINES);
+        json_t *value = json_loads(line, JSON_REJECT_DUPLICATES, &why);
+        if (!value) fail_msg("%s: line %d: %s", run, r->count + 1, why.text);
+        r->line[r->count++] = value;
+    }
+    free(text);
+}
+
+static void record_free(Record *r)
+{
+    for (int i = 0; i < r->count; i++) json_decref(r->line[i]);
+}
+
+/* The n-th line of an event (n = 0 is the first), or of the steps if event is NULL. */
+static const json_t *record_find(const Record *r, const char *event, int n)
+{
+    for (int i = 0; i < r->count; i++) {
+        const char *name = json_string_value(json_object_get(r->line[i], "event"));
+        bool match = event ? name && !strcmp(name, event) : !name;
+        if (match && n-- == 0) return r->line[i];
+    }
+    return NULL;
+}
+
+static double number(const json_t *line, const char *key)
+{
+    const json_t *value = json_object_get(line, key);
+    if (!json_is_number(value)) fail_msg("no number %s", key);
+    return json_number_value(value);
+}
+
+/* Everything in a step's line but what a clock says. */
+static void same_steps(const char *a, const char *b, int steps)
+{
+    static const char *const exact[] = {"step", "loss", "aux", "z", "lr", "grad_norm", "skipped",
+                                        "tokens", "flops", "load_max", "recycled", "unplaced",
+                                        "overflow", NULL};
+    Record x, y;
+    record_read(&x, a);
+    record_read(&y, b);
+    for (int i = 0; i < steps; i++) {
+        const json_t *p = record_find(&x, NULL, i), *q = record_find(&y, NULL, i);
+        assert_non_null(p);
+        assert_non_null(q);
+        assert_int_equal(number(p, "step"), i + 1);
+        for (int k = 0; exact[k]; k++)
+            if (number(p, exact[k]) != number(q, exact[k]))
+                fail_msg("step %d: %s is %.17g in %s, %.17g in %s", i + 1, exact[k],
+                         number(p, exact[k]), a, number(q, exact[k]), b);
+    }
+    assert_null(record_find(&x, NULL, steps));
+    assert_null(record_find(&y, NULL, steps));
+    record_free(&x);
+    record_free(&y);
+}
+
+static json_t *manifest(const char *run, int step)
+{
+    json_t *root = json_load_file(at("%s/checkpoints/step-%09d/manifest.json", run, step), 0, NULL);
+    if (!root) fail_msg("%s: no checkpoint at step %d", run, step);
+    return root;
+}
+
+/* Checksums of all masters and moments. */
+static void same_tensors(const char *a, const char *b, int step)
+{
+    json_t *x = manifest(a, step), *y = manifest(b, step);
+    assert_true(json_object_size(json_object_get(x, "tensors")) > 30);
+    assert_true(json_equal(json_object_get(x, "tensors"), json_object_get(y, "tensors")));
+    json_decref(x);
+    json_decref(y);
+}
+
+/* ---- The command line -------------------------------------------------------------------------*/
+
+static void test_misuse(void **state)
+{
+    (void)state;
+    RUN_CODE(2, "trian");
+    assert_has(program_err, "isomoe: error: unknown command 'trian'; did you mean 'train'?\nhint");
+    RUN_CODE(2, "train");
+    assert_has(program_err, "train: needs at least 1 argument, got 0\nhint: isomoe train CONFIG");
+    RUN_CODE(2, "train", at("c.yaml"), "--frehs");
+    assert_has(program_err, "train: unknown option --frehs; did you mean --fresh?");
+    RUN_CODE(2, "train", at("c.yaml"), "--resume", "always");
+    assert_has(program_err, "train: --resume is auto or required, not 'always'");
+    RUN_CODE(2, "train", at("c.yaml"), "--resume", "required", "--fresh");
+    assert_has(program_err, "--fresh and --resume required exclude each other");
+    RUN_CODE(2, "completion", "zsh");
+    assert_has(program_err, "completion: only bash is known");
+    RUN_CODE(2, "help", "nothing-near");
+    assert_has(program_err, "unknown command 'nothing-near'\n");
+    assert_int_equal(program_wait(program_start((const char *const[]){NULL})), 2);
+    assert_has(program_err, "usage: isomoe COMMAND");
+    assert_string_equal(program_out, "");
+}
+
+static void test_help(void **state)
+{
+    static const char *const commands[] = {"prepare", "train", "plan", "eval", "generate", "report",
+                                           "info"};
+    (void)state;
+    RUN_CODE(0, "--help");
+    for (int i = 0; i < 7; i++) assert_has(program_out, commands[i]);
+    assert_has(program_out, "Exit codes: 0 done, 1 failed, 2 misuse, 3 stopped");
+    for (int i = 0; i < 7; i++) {
+        char usage[64];
+        snprintf(usage, sizeof usage, "usage: isomoe %s", commands[i]);
+        RUN_CODE(0, commands[i], "--help");
+        assert_has(program_out, usage);
+        assert_string_equal(program_err, "");
+    }
+    RUN_CODE(0, "help", "train");
+    assert_has(program_out, "usage: isomoe train [options] CONFIG [key=value ...]");
+    assert_has(program_out, "--fresh");
+    RUN_CODE(0, "version");
+    assert_has(program_out, "isomoe ");
+    RUN_CODE(0, "completion", "bash");
+    assert_has(program_out, "complete -o default -F _isomoe isomoe");
+    write_file(at("complete.sh"), program_out);
+    char command[PATH * 4];
+    snprintf(command, sizeof command,
+             "bash -c '. %s; COMP_WORDS=(isomoe train --fr); COMP_CWORD=2; _isomoe; "
+             "echo ${COMPREPLY[@]}' > %s", at("complete.sh"), at("reply"));
+    assert_int_equal(system(command), 0);
+    char *reply = read_file(at("reply"), NULL);
+    assert_string_equal(reply, "--fresh\n");
+    free(reply);
+}
+
+static void test_failures(void **state)
+{
+    (void)state;
+    RUN_CODE(1, "train", at("none.yaml"));
+    assert_has(program_err, "none.yaml: cannot be opened: No such file or directory");
+    RUN_CODE(1, "train", at("c.yaml"), "train.stepz=4");
+    assert_has(program_err, "command line: unknown key 'train.stepz'; did you mean 'train.steps'?");
+    RUN_CODE(1, "train", at("c.yaml"), out("f1"), "data.train=nowhere");
+    assert_has(program_err, "nowhere");
+    RUN_CODE(1, "train", at("c.yaml"), out("f2"), "model.vocab_size=300");
+    assert_has(program_err, "300");
+    RUN_CODE(1, "train", at("c.yaml"), out("f3"), "--resume=required");
+    assert_has(program_err, "f3: holds no checkpoint to resume from\nhint: without --resume");
+    RUN_CODE(1, "train", at("c.yaml"), out("c.yaml/x"));
+    assert_has(program_err, "c.yaml");
+    RUN_CODE(1, "train", at("c.yaml"), out("f4"), "train.device=cuda");
+    assert_has(program_err, "cuda");
+}
+
+/* ---- Runs -------------------------------------------------------------------------------------*/
+
+static void test_record(void **state)
+{
+    Record r;
+    (void)state;
+    RUN_CODE(0, "train", at("c.yaml"), out("a"), "train.precision=f32", "--json", "--quiet");
+    assert_string_equal(program_err, "");
+    json_t *printed = json_loads(program_out, 0, NULL);
+    record_read(&r, "a");
+    const json_t *final = record_find(&r, "final", 0), *start = r.line[0];
+    assert_true(json_equal(printed, (json_t *)(uintptr_t)final));
+    assert_ptr_equal(final, r.line[r.count - 1]);
+    assert_string_equal(json_string_value(json_object_get(start, "event")), "start");
+    char *config = read_file(at("a/config.yaml"), NULL);
+    assert_string_equal(json_string_value(json_object_get(start, "config")), config);
+    free(config);
+    static const char *const hex[] = {"run", "tokenizer", "data", "val"};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(strlen(json_string_value(json_object_get(start, hex[i]))), 16);
+    static const char *const text[] = {"code", "device", "variant", "precision"};
+    for (int i = 0; i < 4; i++) assert_non_null(json_string_value(json_object_get(start, text[i])));
+    assert_true(number(start, "matrix_peak") > 1e8);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(number(record_find(&r, "eval", i), "step"), 2 * i + 2);
+    assert_true(number(final, "val_loss") == number(record_find(&r, "eval", 2), "loss"));
+    assert_null(record_find(&r, "eval", 3));
+    const json_t *first = record_find(&r, NULL, 0), *last = record_find(&r, NULL, 5);
+    assert_true(fabs(number(first, "loss") - log(VOCAB)) < 0.3);
+    assert_true(number(last, "loss") < number(first, "loss"));
+    assert_true(number(last, "tokens") == 6 * 4 * 32);
+    assert_true(number(last, "flops") == 6 * number(first, "flops"));
+    assert_true(number(first, "lr") == 0.005 && number(last, "lr") < 0.002);
+    double load = 0;
+    for (size_t i = 0; i < 4; i++)
+        load += json_number_value(json_array_get(json_object_get(last, "load"), i));
+    assert_true(fabs(load - 1) < 1e-9);
+    json_t *saved = manifest("a", 6);
+    assert_int_equal(number(json_object_get(saved, "state"), "sequence"), 24);
+    json_decref(saved);
+    json_decref(printed);
+    record_free(&r);
+}
+
+/* Done is done: the same command prints the same record; more steps go on from the last one. */
+static void test_complete(void **state)
+{
+    (void)state;
+    RUN_CODE(0, "train", at("c.yaml"), out("b"), "train.steps=2", "optim.warmup_steps=0", "--json");
+    char *before = strdup(program_out);
+    RUN_CODE(0, "train", at("c.yaml"), out("b"), "train.steps=2", "optim.warmup_steps=0", "--json");
+    assert_has(program_err, "b: complete at step 2; nothing to do");
+    assert_string_equal(program_out, before);
+    free(before);
+    RUN_CODE(1, "train", at("c.yaml"), out("b"), "--fresh");
+    assert_has(program_err, "b: is not empty, and --fresh overwrites nothing\nhint: choose");
+    RUN_CODE(0, "train", at("c.yaml"), out("b"), "train.steps=3", "optim.warmup_steps=0",
+             "--resume=required");
+    assert_has(program_err, "resumed at step 2 from");
+    Record r;
+    record_read(&r, "b");
+    assert_int_equal(number(record_find(&r, NULL, 2), "step"), 3);
+    assert_int_equal(number(record_find(&r, "final", 0), "step"), 3);
+    assert_null(record_find(&r, "final", 1));
+    record_free(&r);
+}
+
+/* Six steps straight are three steps, a death, and three more. The second run wrote its record up
+ * to step 6 and lost the checkpoint there. */
+static void resume_bitwise(const char *precision, const char *a, const char *b)
+{
+    char p[64];
+    snprintf(p, sizeof p, "train.precision=%s", precision);
+    RUN_CODE(0, "train", at("c.yaml"), out(a), p);
+    RUN_CODE(0, "train", at("c.yaml"), out(b), p, "train.checkpoint_every=3");
+    assert_int_equal(io_remove_tree(at("%s/checkpoints/step-000000006", b), NULL), 0);
+    RUN_CODE(0, "train", at("c.yaml"), out(b), p, "train.checkpoint_every=3", "train.threads=2");
+    assert_has(program_err, "resumed at step 3 from");
+    same_steps(a, b, 6);
+    same_tensors(a, b, 6);
+    Record x, y;
+    record_read(&x, a);
+    record_read(&y, b);
+    for (int i = 0; i < 3; i++)
+        assert_true(number(record_find(&x, "eval", i), "loss") ==
+                    number(record_find(&y, "eval", i), "loss"));
+    assert_null(record_find(&y, "eval", 3));
+    assert_non_null(record_find(&y, "resume", 0));
+    record_free(&x);
+    record_free(&y);
+}
+
+static void test_resume_f32(void **state)
+{
+    (void)state;
+    resume_bitwise("f32", "r32a", "r32b");
+}
+
+static void test_resume_bf16(void **state)
+{
+    (void)state;
+    resume_bitwise("bf16", "r16a", "r16b");
+}
+
+/* Waits until the run's record has this many bytes more than nothing: it is in its loop. */
+static void wait_for_steps(const char *run, int steps)
+{
+    for (int i = 0; i < 20000; i++) {
+        char *path = at("%s/log.jsonl", run);
+        if (io_exists(path)) {
+            char *text = read_file(path, NULL), step[32];
+            snprintf(step, sizeof step, "{\"step\":%d,", steps);
+            bool there = strstr(text, step) != NULL;
+            free(text);
+            if (there) return;
+        }
+        usleep(1000);
+    }
+    fail_msg("%s: step %d did not come", run, steps);
+}
+
+/* Stopped twice, by either signal, then let go to five steps more: as if nothing had been. The rate
+ * is constant, so that a step does not depend on how long the run was meant to be. */
+static void test_signal(void **state)
+{
+    static const char endless[] = "train.steps=1000000", constant[] = "optim.schedule=constant";
+    char steps[64];
+    int stopped = 0;
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const char *const words[] = {"train", at("c.yaml"), out("s"), endless, constant,
+                                     "train.eval_every=0", "--json", NULL};
+        pid_t pid = program_start(words);
+        wait_for_steps("s", stopped + 5);
+        kill(pid, i ? SIGINT : SIGTERM);
+        if (program_wait(pid) != 3) fail_msg("%s%s", program_out, program_err);
+        assert_has(program_err, i ? "stopped by signal 2 at step" : "stopped by signal 15 at step");
+        json_t *record = json_loads(program_out, 0, NULL);
+        assert_string_equal(json_string_value(json_object_get(record, "event")), "stopped");
+        stopped = (int)number(record, "step");
+        json_decref(record);
+    }
+    snprintf(steps, sizeof steps, "train.steps=%d", stopped + 5);
+    RUN_CODE(0, "train", at("c.yaml"), out("s"), steps, constant, "train.eval_every=0");
+    RUN_CODE(0, "train", at("c.yaml"), out("t"), steps, constant, "train.eval_every=0");
+    same_steps("s", "t", stopped + 5);
+    same_tensors("s", "t", stopped + 5);
+}
+
+/* Killed at odd moments while it writes a checkpoint at every step, many of them in the middle of a
+ * write: each time it goes on, and in the end nothing has happened. */
+static void test_killed(void **state)
+{
+    static const char *const more[] = {"optim.schedule=constant", "train.eval_every=0",
+                                       "train.checkpoint_every=1"};
+    char steps[64];
+    int reached = 0;
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        const char *const words[] = {"train", at("c.yaml"), out("k"), "train.steps=1000000", more[0],
+                                     more[1], more[2], NULL};
+        pid_t pid = program_start(words);
+        wait_for_steps("k", reached + 2);
+        usleep((useconds_t)(3700 * i));
+        kill(pid, SIGKILL);
+        assert_int_equal(program_wait(pid), 1000 + SIGKILL);
+        Record r;
+        record_read(&r, "k");
+        for (int n = 0; record_find(&r, NULL, n); n++)
+            reached = (int)number(record_find(&r, NULL, n), "step");
+        record_free(&r);
+    }
+    snprintf(steps, sizeof steps, "train.steps=%d", reached + 2);
+    RUN_CODE(0, "train", at("c.yaml"), out("k"), steps, more[0], more[1]);
+    assert_has(program_err, "resumed at step ");
+    RUN_CODE(0, "train", at("c.yaml"), out("n"), steps, more[0], more[1]);
+    same_steps("k", "n", reached + 2);
+    same_tensors("k", "n", reached + 2);
+}
+
+/* A frozen run holds its folder against a second one, and a second signal ends it at once. */
+static void test_lock_and_second_signal(void **state)
+{
+    char expected[64];
+    const char *const words[] = {"train", at("c.yaml"), out("l"), "train.steps=100000", NULL};
+    (void)state;
+    pid_t pid = program_start(words);
+    wait_for_steps("l", 2);
+    kill(pid, SIGSTOP);
+    RUN_CODE(1, "train", at("c.yaml"), out("l"), "train.steps=100000");
+    snprintf(expected, sizeof expected, "l: process %ld is training into this folder", (long)pid);
+    assert_has(program_err, expected);
+    kill(pid, SIGTERM);
+    kill(pid, SIGINT);
+    kill(pid, SIGCONT);
+    int code = program_wait(pid);
+    if (code != 1000 + SIGTERM && code != 1000 + SIGINT) fail_msg("exit code %d", code);
+    assert_false(io_exists(at("l/checkpoints")));
+    RUN_CODE(0, "train", at("c.yaml"), out("l")); /* no checkpoint: from the beginning */
+    Record r;
+    record_read(&r, "l");
+    assert_null(record_find(&r, NULL, 6));
+    record_free(&r);
+}
+
+static void test_changed(void **state)
+{
+    char data[PATH * 2];
+    (void)state;
+    RUN_CODE(0, "train", at("c.yaml"), out("g"));
+    RUN_CODE(1, "train", at("c.yaml"), out("g"), "optim.lr=0.02", "model.top_k=1", "train.steps=9");
+    assert_has(program_err, "g: cannot be resumed with another configuration:\n"
+                            "  model.top_k: 2 in the checkpoint, 1 now\n"
+                            "  optim.lr: 0.01 in the checkpoint, 0.02 now\nhint: choose another");
+    prepare("other", 2);
+    snprintf(data, sizeof data, "data.train=%s", at("other"));
+    RUN_CODE(1, "train", at("c.yaml"), out("g"), data, "train.steps=9");
+    assert_has(program_err, "g: cannot be resumed on other data: the ");
+    snprintf(data, sizeof data, "data.train=%s", at("./data")); /* moved, but the same */
+    setenv("ISOMOE_ISA", "sse4", 1);
+    RUN_CODE(0, "train", at("c.yaml"), out("g"), data, "train.steps=7");
+    unsetenv("ISOMOE_ISA");
+    assert_has(program_err, "this is sse4: the last bits of all results differ");
+}
+
+static void test_damaged(void **state)
+{
+    (void)state;
+    RUN_CODE(0, "train", at("c.yaml"), out("d"), "train.checkpoint_every=2",
+             "train.keep_checkpoints=0");
+    const char *newest = at("d/checkpoints/step-000000006");
+    assert_int_equal(truncate(at("d/checkpoints/step-000000006/rank-0000.h5"), 1000), 0);
+    RUN_CODE(1, "train", at("c.yaml"), out("d"), "train.steps=7");
+    assert_has(program_err, "rank-0000.h5: damaged: 1000 bytes, the manifest says ");
+    assert_has(program_err, "\nhint: to go on from an older checkpoint, delete the folder ");
+    assert_has(program_err, newest);
+    assert_int_equal(unlink(at("d/checkpoints/step-000000006/manifest.json")), 0);
+    RUN_CODE(0, "train", at("c.yaml"), out("d"), "train.steps=7");
+    assert_has(program_err, "step-000000006: has no manifest.json: not a complete checkpoint");
+    assert_has(program_err, "resumed at step 4 from");
+}
+
+static void test_minutes(void **state)
+{
+    Record r;
+    (void)state;
+    RUN_CODE(0, "train", at("c.yaml"), out("m"), "train.steps=1000000", "train.minutes=0.01",
+             "optim.decay_steps=500000", "train.eval_every=0");
+    assert_has(program_err, " of 1000000 steps fit into 0.01 minutes; decay over the last ");
+    record_read(&r, "m");
+    double total = number(record_find(&r, "final", 0), "steps_total");
+    assert_true(total >= 11 && total < 20000);
+    assert_true(number(record_find(&r, "final", 0), "step") == total);
+    assert_true(number(record_find(&r, "length", 0), "steps_total") == total);
+    assert_true(number(record_find(&r, "length", 0), "decay_steps") == llround(total / 2));
+    assert_true(number(record_find(&r, NULL, (int)total - 1), "lr") < 0.0011);
+    record_free(&r);
+    RUN_CODE(0, "train", at("c.yaml"), out("m"), "train.steps=1000000", "train.minutes=0.01",
+             "optim.decay_steps=500000", "train.eval_every=0");
+    assert_has(program_err, "complete at step");
+}
+
+/* A rate that tears the model apart: exit code 4, and no checkpoint of the wreck. */
+static void test_diverged(void **state)
+{
+    char **names;
+    int count;
+    (void)state;
+    RUN_CODE(4, "train", at("c.yaml"), out("x"), "train.steps=500", "optim.lr=100",
+             "optim.warmup_steps=60", "train.eval_every=0", "train.checkpoint_every=40",
+             "train.precision=f32", "optim.weight_decay=0", "--json");
+    assert_has(program_err, "error: diverged at step ");
+    assert_has(program_err, "\nhint: lower optim.lr or lengthen optim.warmup_steps");
+    assert_has(program_out, "\"event\": \"diverged\"");
+    if (io_list_dir(at("x/checkpoints"), &names, &count, NULL)) return; /* none at all */
+    assert_true(count <= 1);
+    io_free_names(names, count);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_misuse),      cmocka_unit_test(test_help),
+        cmocka_unit_test(test_failures),    cmocka_unit_test(test_record),
+        cmocka_unit_test(test_complete),    cmocka_unit_test(test_resume_f32),
+        cmocka_unit_test(test_resume_bf16), cmocka_unit_test(test_signal),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_lock_and_second_signal),
+        cmocka_unit_test(test_changed),     cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_minutes),     cmocka_unit_test(test_diverged),
+    };
+    return cmocka_run_group_tests(tests, begin_all, help_end);
+}

@@ -1,0 +1,46 @@
+/* train/checkpoint_manifest.h - manifest.json of a checkpoint folder: everything but the tensors,
+ * and the checksums of everything. Its own checksum (member "xxh3") is XXH3-64 of the rest as
+ * compact JSON with sorted keys. Used by checkpoint.c and checkpoint_read.c.
+ */
+#ifndef ISOMOE_TRAIN_CHECKPOINT_MANIFEST_H
+#define ISOMOE_TRAIN_CHECKPOINT_MANIFEST_H
+
+#include <jansson.h>
+
+#include "train/checkpoint.h"
+#include "train/tensor_file.h"
+
+enum { CHECKPOINT_VERSION = 1 };
+#define CHECKPOINT_MANIFEST "manifest.json"
+#define CHECKPOINT_TENSORS "rank-0000.h5"
+
+/* What goes into a manifest. */
+typedef struct CheckpointParts {
+    const RunConfig *config;
+    const TrainState *state;
+    int64_t file_bytes; /* of CHECKPOINT_TENSORS */
+    uint64_t file_hash;
+    const TensorSlot *slot;
+    int count;
+} CheckpointParts;
+
+int checkpoint_manifest_write(const char *folder, const CheckpointParts *parts, Err *e);
+
+typedef struct CheckpointManifest { /* checkpoint_manifest_free ends it */
+    json_t *root;
+    TrainState state;
+    const char *config; /* resolved configuration; borrowed from root */
+    int64_t file_bytes;
+    uint64_t file_hash;
+    json_t *tensors;    /* {"master/<name>": {...}}; borrowed */
+} CheckpointManifest;
+
+/* Reads and checks all of it but the tensors' names. */
+int checkpoint_manifest_read(const char *folder, CheckpointManifest *out, Err *e);
+void checkpoint_manifest_free(CheckpointManifest *m);
+
+/* The manifest lists exactly these tensors with these shapes; sets each slot's hash. */
+int checkpoint_manifest_tensors(const CheckpointManifest *m, const char *folder, TensorSlot *slot,
+                                int count, Err *e);
+
+#endif

@@ -1,0 +1,32 @@
+/* train/cmd_plan.c - `isomoe plan`: parameters, FLOPs, memory and routing of a configuration. */
+#include "train/command.h"
+#include "train/json_out.h"
+#include "train/plan.h"
+
+enum { OPT_JSON, OPT_BATCH, OPT_SEQ_LEN };
+
+static int run(const Arguments *a, Err *e)
+{
+    Plan p;
+    PlanOptions options = {.batch = a->number[OPT_BATCH], .seq_len = a->number[OPT_SEQ_LEN]};
+    int code = EXIT_FAILED;
+    if (!plan_make(&p, a->free[0], a->free + 1, a->n_free - 1, &options, e)) {
+        if (a->number[OPT_JSON]) {
+            code = json_out_print(plan_json(&p), e);
+        } else {
+            plan_print(&p, stdout);
+            code = stdout_finish(e);
+        }
+    }
+    plan_clear(&p);
+    return code;
+}
+
+const CommandRow command_plan = {
+    "plan", "CONFIG [key=value ...]",
+    "parameters, FLOPs, memory and routing of a run or model file", 1, COMMAND_MAX_ARGUMENTS,
+    {{"--json", OPTION_FLAG, NULL, "print JSON"},
+     {"--batch", OPTION_INT, "0", "sequences of a micro-batch, for a model file (0: one group)"},
+     {"--seq-len", OPTION_INT, "0", "tokens of a sequence, for a model file (0: 2048)"}},
+    run,
+};

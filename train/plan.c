@@ -1,0 +1,140 @@
+/* train/plan.c - see plan.h: the numbers. How they look is in plan_print.c. */
+#include "train/plan.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yaml.h>
+
+#include "base/io.h"
+#include "base/size.h"
+
+enum { CONFIG_MAX = 1 << 20, DEFAULT_SEQ_LEN = 2048 };
+
+/* Whether the YAML text has the key `model` at its top and no other. What is not YAML has not: the
+ * strict reader says what is wrong with it. */
+static bool only_model(const char *text, size_t size)
+{
+    yaml_parser_t parser;
+    if (!yaml_parser_initialize(&parser)) return false;
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
+    int depth = 0, keys = 0;
+    bool done = false, only = true, is_key = true;
+    while (!done && only) {
+        yaml_event_t v;
+        if (!yaml_parser_parse(&parser, &v)) {
+            only = false;
+            break;
+        }
+        bool opens = v.type == YAML_MAPPING_START_EVENT || v.type == YAML_SEQUENCE_START_EVENT;
+        bool closes = v.type == YAML_MAPPING_END_EVENT || v.type == YAML_SEQUENCE_END_EVENT;
+        if (v.type == YAML_SCALAR_EVENT && depth == 1 && is_key) {
+            keys++;
+            only = !strcmp((const char *)v.data.scalar.value, "model");
+        }
+        if (depth == 1 && (opens || v.type == YAML_SCALAR_EVENT)) is_key = !is_key;
+        depth += opens - closes;
+        done = v.type == YAML_STREAM_END_EVENT;
+        yaml_event_delete(&v);
+    }
+    yaml_parser_delete(&parser);
+    return only && keys > 0;
+}
+
+static int read_config(Plan *p, const char *const *overrides, int n, Err *e)
+{
+    char *text;
+    size_t size;
+    if (io_read_all(p->path, CONFIG_MAX, &text, &size, e)) return -1;
+    p->is_run = !only_model(text, size);
+    free(text);
+    if (p->is_run) return run_config_read(&p->config, p->path, overrides, n, e);
+    const ConfTable *table = model_config_table();
+    ModelConfig *model = &p->config.model;
+    int *lines = calloc((size_t)table->count, sizeof *lines);
+    if (!lines) return err_set(e, "%s: out of memory", p->path);
+    int rc = conf_read(table, model, p->path, overrides, n, lines, e);
+    if (!rc) rc = model_config_check(model, table, lines, p->path, e);
+    free(lines);
+    return rc;
+}
+
+/* A run's own shape; for a model alone the asked one, by default enough sequences for one routing
+ * group. */
+static int choose_shape(Plan *p, const PlanOptions *o, Err *e)
+{
+    const ModelConfig *c = &p->config.model;
+    if (o->batch < 0 || o->seq_len < 0)
+        return err_set(e, "--batch and --seq-len must be positive");
+    if (p->is_run) {
+        if (o->batch || o->seq_len) {
+            err_set(e, "%s: --batch and --seq-len are for files with a model section only",
+                    p->path);
+            return err_hint(e, "for a run: train.micro_batch=N data.seq_len=T");
+        }
+        p->shape = run_config_shape(&p->config);
+        return 0;
+    }
+    int64_t T = o->seq_len ? o->seq_len : DEFAULT_SEQ_LEN;
+    int64_t group = c->n_experts ? c->routing_group_tokens : T;
+    int64_t B = o->batch ? o->batch : size_max(1, size_ceil_div(group, T));
+    p->shape = (ModelShape){.type = DT_BF16, .B = B, .T = T, .micro_batches = 1, .train = true};
+    return 0;
+}
+
+double plan_overflow(int64_t R, int64_t k, int64_t E, int64_t C)
+{
+    double n = (double)R, choices = n * (double)k, p = (double)k / (double)E, lost = 0;
+    if (C >= R) return 0;
+    if (k >= E) return (double)(R - C) * (double)E / choices;
+    double mean = n * p, log_odds = log(p) - log1p(-p);
+    double log_p = lgamma(n + 1) - lgamma((double)C + 1) - lgamma(n - (double)C + 1) +
+                   (double)C * log(p) + (n - (double)C) * log1p(-p);
+    for (int64_t x = C + 1; x <= R; x++) {
+        log_p += log((double)(R - x + 1)) - log((double)x) + log_odds;
+        double term = (double)(x - C) * exp(log_p);
+        lost += term;
+        if ((double)x > mean && term < 1e-18 * (lost + 1e-300)) break;
+    }
+    return lost * (double)E / choices;
+}
+
+int64_t plan_kv_bytes(const ModelConfig *c)
+{
+    enum { KEY_AND_VALUE = 2, BF16_BYTES = 2 };
+    return KEY_AND_VALUE * BF16_BYTES * c->n_kv_heads * c->head_dim *
+           size_ceil_div(c->n_layers, c->cla_share);
+}
+
+static void plan_routing(Plan *p)
+{
+    const ModelConfig *c = &p->config.model;
+    if (!c->n_experts || c->routing != ROUTE_RECYCLE) return;
+    int64_t R = c->routing_group_tokens;
+    p->capacity = model_capacity(c);
+    double rows = (double)p->capacity * (double)c->n_experts;
+    p->empty_rows = fmax(0, 1 - (double)R * (double)c->top_k / rows);
+    p->overflow_even = plan_overflow(R, c->top_k, c->n_experts, p->capacity);
+}
+
+int plan_make(Plan *p, const char *path, const char *const *overrides, int n_overrides,
+              const PlanOptions *options, Err *e)
+{
+    *p = (Plan){.path = path};
+    if (read_config(p, overrides, n_overrides, e) || choose_shape(p, options, e)) return -1;
+    const ModelConfig *c = &p->config.model;
+    if (count_params(c, &p->params, e)) return -1;
+    count_flops_forward(c, p->shape.T, p->flops);
+    p->flops_train = count_flops_train(c, p->shape.T);
+    ModelConfig plain = *c;
+    plain.n_kv_heads = c->n_heads;
+    plain.cla_share = 1;
+    p->kv_bytes = plan_kv_bytes(c);
+    p->kv_bytes_mha = plan_kv_bytes(&plain);
+    plan_routing(p);
+    if (model_plan(c, &p->shape, &p->arenas, e)) return -1;
+    if (p->shape.train && optimizer_plan(c, &p->arenas, e)) return -1;
+    return arena_check(&p->arenas, e);
+}
+
+void plan_clear(Plan *p) { arena_clear(&p->arenas); }

@@ -1,0 +1,236 @@
+/* train/plan_print.c - a Plan (plan.h) as a text for people and as JSON. */
+#include <jansson.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "train/json_out.h"
+#include "train/plan.h"
+
+static const char *const routing_names[] = {[ROUTE_RECYCLE] = "recycle",
+                                            [ROUTE_DROPLESS] = "dropless"};
+
+static const char *scaled(char out[PLAN_COUNT], double value, const char *const units[7])
+{
+    int unit = 0;
+    while (fabs(value) >= 999.995 && unit < 6) {
+        value /= 1000;
+        unit++;
+    }
+    if (unit == 0 && value == floor(value))
+        snprintf(out, PLAN_COUNT, "%.0f", value);
+    else
+        snprintf(out, PLAN_COUNT, "%.2f%s", value, units[unit]);
+    return out;
+}
+
+const char *plan_count(char out[PLAN_COUNT], double value)
+{
+    static const char *const units[] = {"", " K", " M", " B", " T", " Qa", " Qi"};
+    return scaled(out, value, units);
+}
+
+const char *plan_flops(char out[PLAN_COUNT], double value)
+{
+    static const char *const units[] = {"", " k", " M", " G", " T", " P", " E"};
+    return scaled(out, value, units);
+}
+
+/* Rows of the parameter table: what a part holds, and what of it a token uses. */
+typedef struct Part {
+    const char *name;
+    int64_t total, active;
+} Part;
+
+enum { PARTS = 9 };
+
+static void list_parts(const Plan *p, Part part[PARTS])
+{
+    const ParamCount *n = &p->params;
+    const ModelConfig *c = &p->config.model;
+    int64_t used = c->n_experts ? n->experts / c->n_experts * c->top_k : 0;
+    const Part list[PARTS] = {
+        {"embedding", n->embed, n->embed},       {"head", n->head, n->head},
+        {"attention", n->attention, n->attention}, {"router", n->router, n->router},
+        {"shared experts", n->shared, n->shared}, {"experts", n->experts, used},
+        {"norms", n->norms, n->norms},           {"total", n->total, n->active},
+        {"without embedding", n->total_no_embed, n->active_no_embed},
+    };
+    memcpy(part, list, sizeof list);
+}
+
+static void print_params(const Plan *p, FILE *out)
+{
+    Part part[PARTS];
+    char total[PLAN_COUNT], active[PLAN_COUNT];
+    list_parts(p, part);
+    fprintf(out, "parameters %19s %12s\n", "total", "activated");
+    for (int i = 0; i < PARTS; i++)
+        if (part[i].total)
+            fprintf(out, "  %-17s %10s %12s\n", part[i].name,
+                    plan_count(total, (double)part[i].total),
+                    plan_count(active, (double)part[i].active));
+}
+
+static double forward_sum(const Plan *p)
+{
+    double sum = 0;
+    for (int i = 0; i < (int)FLOP_PARTS; i++) sum += (double)p->flops[i];
+    return sum;
+}
+
+static double train_per_token(const Plan *p)
+{
+    return (double)p->flops_train / (double)p->shape.T;
+}
+
+/* Training FLOPs a token over 6 N. */
+static double ratio_6n(const Plan *p, int64_t N)
+{
+    return N ? train_per_token(p) / (6 * (double)N) : 0;
+}
+
+static void print_flops(const Plan *p, FILE *out)
+{
+    char n[PLAN_COUNT];
+    double sum = forward_sum(p), T = (double)p->shape.T;
+    fprintf(out, "\nFLOPs a token at T = %lld %5s %12s\n", (long long)p->shape.T, "", "share");
+    for (int i = 0; i < (int)FLOP_PARTS; i++)
+        if (p->flops[i])
+            fprintf(out, "  %-17s %10s %11.1f%%\n", flop_part_name((FlopPart)i),
+                    plan_flops(n, (double)p->flops[i] / T), 100 * (double)p->flops[i] / sum);
+    fprintf(out, "  %-17s %10s\n", "forward", plan_flops(n, sum / T));
+    fprintf(out, "  %-17s %10s %9.3f x 6N, N activated\n", "training",
+            plan_flops(n, train_per_token(p)), ratio_6n(p, p->params.active));
+    fprintf(out, "  %-17s %10s %9.3f x 6N, N activated without embedding\n", "", "",
+            ratio_6n(p, p->params.active_no_embed));
+}
+
+static void print_run(const Plan *p, FILE *out)
+{
+    char tokens[PLAN_COUNT], flops[PLAN_COUNT];
+    const TrainConfig *t = &p->config.train;
+    double sequences = (double)t->steps * (double)t->batch;
+    fprintf(out, "\nrun: %lld steps of %lld sequences of %lld tokens: %s tokens, %s FLOPs, %.1f "
+            "tokens an activated parameter\n", (long long)t->steps, (long long)t->batch,
+            (long long)p->shape.T, plan_count(tokens, sequences * (double)p->shape.T),
+            plan_flops(flops, sequences * (double)p->flops_train),
+            sequences * (double)p->shape.T / (double)p->params.active);
+}
+
+static void print_routing(const Plan *p, FILE *out)
+{
+    const ModelConfig *c = &p->config.model;
+    if (!c->n_experts) {
+        fprintf(out, "\nrouting: none, a dense model\n");
+        return;
+    }
+    fprintf(out, "\nrouting: %s, top %lld of %lld experts, groups of %lld tokens\n",
+            routing_names[c->routing], (long long)c->top_k, (long long)c->n_experts,
+            (long long)c->routing_group_tokens);
+    if (!p->capacity) {
+        fprintf(out, "  expert buffers are sized for the worst case, no row is empty\n");
+        return;
+    }
+    fprintf(out, "  capacity C = %lld rows an expert and group (factor %g, multiple of %lld)\n"
+            "  empty rows with every choice placed: %.2f%%\n"
+            "  choices beyond C with an even router: %.2f%% expected; they are recycled\n",
+            (long long)p->capacity, c->capacity_factor, (long long)c->capacity_multiple,
+            100 * p->empty_rows, 100 * p->overflow_even);
+}
+
+static void print_memory(const Plan *p, FILE *out)
+{
+    char title[128], human[ARENA_HUMAN];
+    snprintf(title, sizeof title, "\nmemory, %s, micro-batches of %lld x %lld tokens",
+             dtype_name(p->shape.type), (long long)p->shape.B, (long long)p->shape.T);
+    arena_print(&p->arenas, out, title, 0);
+    fprintf(out, "  (a device's own scratch and packed weights come on top)\n");
+    fprintf(out, "\nKV cache: %lld bytes a token in bf16 (%s); plain multi-head attention: %lld "
+            "(%.1f x)\n", (long long)p->kv_bytes, arena_human(human, p->kv_bytes),
+            (long long)p->kv_bytes_mha, (double)p->kv_bytes_mha / (double)p->kv_bytes);
+}
+
+void plan_print(const Plan *p, FILE *out)
+{
+    fprintf(out, "%s (%s)\n\n", p->path, p->is_run ? "a run" : "a model");
+    print_params(p, out);
+    print_flops(p, out);
+    if (p->is_run) print_run(p, out);
+    print_routing(p, out);
+    print_memory(p, out);
+}
+
+static json_t *params_json(const Plan *p)
+{
+    Part part[PARTS];
+    list_parts(p, part);
+    json_t *parts = json_object();
+    for (int i = 0; i < PARTS - 2; i++)
+        json_object_set_new(parts, part[i].name,
+                            json_pack("{s:I, s:I}", "total", (json_int_t)part[i].total,
+                                      "activated", (json_int_t)part[i].active));
+    return json_pack("{s:I, s:I, s:I, s:I, s:o}", "total", (json_int_t)p->params.total,
+                     "total_without_embedding", (json_int_t)p->params.total_no_embed, "activated",
+                     (json_int_t)p->params.active, "activated_without_embedding",
+                     (json_int_t)p->params.active_no_embed, "parts", parts);
+}
+
+static json_t *flops_json(const Plan *p)
+{
+    json_t *parts = json_object();
+    double T = (double)p->shape.T;
+    for (int i = 0; i < (int)FLOP_PARTS; i++)
+        json_object_set_new(parts, flop_part_name((FlopPart)i),
+                            json_real((double)p->flops[i] / T));
+    return json_pack("{s:I, s:f, s:f, s:f, s:f, s:o}", "seq_len", (json_int_t)p->shape.T,
+                     "forward", forward_sum(p) / T, "training", train_per_token(p),
+                     "training_over_6n", ratio_6n(p, p->params.active),
+                     "training_over_6n_without_embedding", ratio_6n(p, p->params.active_no_embed),
+                     "forward_parts", parts);
+}
+
+static json_t *run_json(const Plan *p)
+{
+    const TrainConfig *t = &p->config.train;
+    double sequences = (double)t->steps * (double)t->batch;
+    if (!p->is_run) return json_null();
+    return json_pack("{s:I, s:I, s:f, s:f}", "steps", (json_int_t)t->steps, "batch",
+                     (json_int_t)t->batch, "tokens", sequences * (double)p->shape.T, "flops",
+                     sequences * (double)p->flops_train);
+}
+
+/* The rows of the plan and their sums by group, in bytes. */
+static json_t *memory_json(const Plan *p)
+{
+    json_t *groups = json_object(), *memory = arena_json(&p->arenas);
+    for (int i = 0; i < p->arenas.count; i++) {
+        const ArenaRow *row = &p->arenas.rows[i];
+        char name[ARENA_NAME];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(row->name, "/"), row->name);
+        json_int_t sum = json_integer_value(json_object_get(groups, name)) + row->bytes;
+        json_object_set_new(groups, name, json_integer(sum));
+    }
+    if (memory) json_object_set_new(memory, "groups", groups);
+    return memory;
+}
+
+json_t *plan_json(const Plan *p)
+{
+    const ModelConfig *c = &p->config.model;
+    json_t *routing = json_null(), *shape;
+    if (c->n_experts)
+        routing = json_pack("{s:s, s:I, s:I, s:f, s:f}", "mode", routing_names[c->routing],
+                            "group_tokens", (json_int_t)c->routing_group_tokens, "capacity",
+                            (json_int_t)p->capacity, "empty_rows", p->empty_rows,
+                            "overflow_even_router", p->overflow_even);
+    shape = json_pack("{s:s, s:I, s:I, s:I}", "type", dtype_name(p->shape.type), "micro_batch",
+                      (json_int_t)p->shape.B, "seq_len", (json_int_t)p->shape.T, "micro_batches",
+                      (json_int_t)p->shape.micro_batches);
+    return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:I, s:I}}", "config",
+                     json_out_text(p->path, strlen(p->path)), "kind", p->is_run ? "run" : "model",
+                     "parameters", params_json(p), "flops_per_token", flops_json(p), "run",
+                     run_json(p), "routing", routing, "shape", shape, "memory", memory_json(p),
+                     "kv_cache_bytes_per_token", "bf16", (json_int_t)p->kv_bytes,
+                     "bf16_multi_head", (json_int_t)p->kv_bytes_mha);
+}

@@ -1,0 +1,292 @@
+/* train/report_html.c - the report's page: what the run was, its numbers, text and configuration.
+ * One file, no script, nothing fetched (the page's own policy forbids both). */
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/arena.h"
+#include "train/plan.h"
+#include "train/report.h"
+#include "train/svg.h"
+
+static const char style[] =
+    ":root{--bg:#faf9f6;--card:#fff;--line:#e4e2db;--text:#1d2125;--soft:#686f76;--grid:#ecebe6;"
+    "--c0:#2a62a6;--c1:#c2511f;--c2:#2b8560;--c3:#8453b0;--c4:#a67c00;--c5:#b03a5b}\n"
+    "@media(prefers-color-scheme:dark){:root{--bg:#15181b;--card:#1c2024;--line:#2e343a;"
+    "--text:#e3e6e8;--soft:#98a2ab;--grid:#2a3036;--c0:#74afee;--c1:#f0935c;--c2:#5fc79c;"
+    "--c3:#b895e0;--c4:#d9b44a;--c5:#ea8aa6}}\n"
+    "*{box-sizing:border-box}html{color-scheme:light dark}\n"
+    "body{margin:0;background:var(--bg);color:var(--text);font:16px/1.55 system-ui,-apple-system,"
+    "'Segoe UI',Roboto,'Noto Sans',sans-serif;font-variant-numeric:tabular-nums}\n"
+    "main{max-width:68rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}\n"
+    "h1{font-size:1.9rem;line-height:1.2;margin:0 0 .3rem;letter-spacing:-.015em;"
+    "overflow-wrap:anywhere}\n"
+    "h2{font-size:1.15rem;margin:2.6rem 0 .8rem;padding-bottom:.3rem;"
+    "border-bottom:1px solid var(--line)}\n"
+    "p{max-width:46rem}.lead{color:var(--soft);margin:0 0 1.6rem}\n"
+    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));gap:.75rem}\n"
+    ".tile,figure,pre,.card{background:var(--card);border:1px solid var(--line);"
+    "border-radius:8px}\n"
+    ".tile{padding:.75rem .95rem}.tile b{display:block;font-size:1.45rem;font-weight:600;"
+    "line-height:1.25}.tile span{display:block;color:var(--soft);font-size:.85rem}\n"
+    "figure{margin:0 0 .9rem;padding:.75rem .9rem .3rem;break-inside:avoid}\n"
+    "figcaption{font-size:.9rem;margin-bottom:.2rem}figcaption .u{color:var(--soft)}\n"
+    ".k{margin-left:.8rem;color:var(--soft);white-space:nowrap}"
+    ".k i{display:inline-block;width:.75rem;height:.75rem;border-radius:2px;margin-right:.3rem;"
+    "vertical-align:-.08rem}\n"
+    ".pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(24rem,1fr));gap:0 .9rem}\n"
+    "@media(max-width:30rem){.pair{grid-template-columns:1fr}}\n"
+    "svg{display:block;width:100%;height:auto}svg svg{overflow:hidden}\n"
+    ".t{font-size:11.5px;fill:var(--soft)}.g{stroke:var(--grid);fill:none}\n"
+    ".l{fill:none;stroke-width:1.9;stroke-linejoin:round}.f{fill:none;stroke-width:1;"
+    "opacity:.35}.p{stroke:var(--card);stroke-width:1.2}\n"
+    ".none{color:var(--soft)}\n"
+    "table{border-collapse:collapse;font-size:.93rem}th,td{padding:.3rem 1.2rem .3rem 0;"
+    "text-align:left;vertical-align:top;border-bottom:1px solid var(--line);"
+    "overflow-wrap:anywhere}th{font-weight:500;color:var(--soft)}td.n,th.n{text-align:right}\n"
+    "pre{padding:.9rem 1rem;overflow-x:auto;font:13.5px/1.5 ui-monospace,'SF Mono',Menlo,"
+    "Consolas,monospace}pre.prose{white-space:pre-wrap;overflow-wrap:anywhere;max-height:36rem}\n"
+    "footer{margin-top:3rem;color:var(--soft);font-size:.85rem}\n"
+    "@media print{:root{--bg:#fff;--card:#fff;--text:#000}main{max-width:none;padding:0}"
+    "body{font-size:10.5pt}pre.prose{max-height:none}h2{break-after:avoid}"
+    ".pair{grid-template-columns:1fr 1fr}}\n";
+
+static double last_of(const Report *r, const char *key, StepField field)
+{
+    double final = report_number(r->record.last, key);
+    return isfinite(final) ? final : run_record_last(&r->record, field);
+}
+
+/* "4 h 05 min", "5 min 02 s", "8.3 s". */
+static const char *duration(char out[PLAN_COUNT], double seconds)
+{
+    if (!isfinite(seconds) || seconds < 0 || seconds > 1e12)
+        snprintf(out, PLAN_COUNT, "?");
+    else if (seconds < 60)
+        snprintf(out, PLAN_COUNT, "%.1f s", seconds);
+    else if (seconds < 3600)
+        snprintf(out, PLAN_COUNT, "%d min %02d s", (int)seconds / 60, (int)seconds % 60);
+    else
+        snprintf(out, PLAN_COUNT, "%lld h %02lld min", (long long)(seconds / 3600),
+                 (long long)(seconds / 60) % 60);
+    return out;
+}
+
+static void tile(FILE *out, const char *value, const char *name, const char *more)
+{
+    fprintf(out, "<div class=\"tile\"><b>");
+    html_string(out, value);
+    fprintf(out, "</b><span>");
+    html_string(out, name);
+    fprintf(out, "</span><span>");
+    html_string(out, more);
+    fprintf(out, "</span></div>\n");
+}
+
+/* The best held-out number there is: of eval.json, else of the last evaluation of the run. */
+static void quality_tiles(FILE *out, const Report *r)
+{
+    char value[PLAN_COUNT], more[96];
+    double loss = report_number(r->eval, "loss"), bits = report_number(r->eval, "bits_per_byte");
+    double xz = report_number(r->eval, "xz_bits_per_byte");
+    const RunRecord *record = &r->record;
+    if (!isfinite(loss) && record->n_evals) loss = record->eval_loss[record->n_evals - 1];
+    if (isfinite(loss)) {
+        snprintf(value, sizeof value, "%.4f", loss);
+        snprintf(more, sizeof more, "nats a token, perplexity %.4g", exp(loss));
+        tile(out, value, "held-out loss", more);
+    }
+    if (!isfinite(bits)) return;
+    snprintf(value, sizeof value, "%.3f", bits);
+    snprintf(more, sizeof more, isfinite(xz) ? "xz -9 needs %.3f" : "held-out text", xz);
+    tile(out, value, "bits per byte", more);
+}
+
+static void speed_tile(FILE *out, const Report *r)
+{
+    char value[PLAN_COUNT], more[96] = "";
+    double tokens = last_of(r, "tokens", STEP_tokens), flops = last_of(r, "flops", STEP_flops);
+    double seconds = last_of(r, "seconds", STEP_seconds);
+    if (!(seconds > 0) || !isfinite(tokens)) return;
+    if (r->peak > 0 && isfinite(flops))
+        snprintf(more, sizeof more, "%.1f%% of the matrix peak", 100 * flops / seconds / r->peak);
+    tile(out, plan_count(value, tokens / seconds), "tokens a second", more);
+}
+
+static void tiles(FILE *out, const Report *r)
+{
+    char value[PLAN_COUNT], other[PLAN_COUNT], more[96];
+    double tokens = last_of(r, "tokens", STEP_tokens), flops = last_of(r, "flops", STEP_flops);
+    double seconds = last_of(r, "seconds", STEP_seconds);
+    fprintf(out, "<div class=\"tiles\">\n");
+    quality_tiles(out, r);
+    if (r->has_config) {
+        snprintf(more, sizeof more, "of %s parameters", plan_count(other, (double)r->params.total));
+        tile(out, plan_count(value, (double)r->params.active), "activated", more);
+    }
+    if (isfinite(tokens)) {
+        more[0] = 0;
+        if (r->has_config)
+            snprintf(more, sizeof more, "%.1f an activated parameter",
+                     tokens / (double)r->params.active);
+        tile(out, plan_count(value, tokens), "tokens", more);
+    }
+    if (isfinite(flops)) {
+        snprintf(value, sizeof value, "%.3g", flops);
+        tile(out, value, "model FLOPs", NULL);
+    }
+    if (isfinite(seconds)) {
+        snprintf(more, sizeof more, "%.0f steps", last_of(r, "step", STEP_step));
+        tile(out, duration(value, seconds), "of training", more);
+    }
+    speed_tile(out, r);
+    fprintf(out, "</div>\n");
+}
+
+/* A moment as people read it; anything else as a number. */
+static void integer_value(FILE *out, const char *key, json_int_t value)
+{
+    char text[64];
+    time_t moment = (time_t)value;
+    struct tm parts;
+    if (!strcmp(key, "time") && gmtime_r(&moment, &parts) &&
+        strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts))
+        fputs(text, out);
+    else
+        fprintf(out, "%" JSON_INTEGER_FORMAT, value);
+}
+
+/* Rows "name: value" of an event's plain members; nested ones are left out. */
+static void member_rows(FILE *out, json_t *object)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(object, key, value) {
+        if (json_is_object(value) || json_is_array(value) || !strcmp(key, "event")) continue;
+        fprintf(out, "<tr><th>");
+        for (const char *c = key; *c; c++) html_text(out, *c == '_' ? " " : c, 1);
+        fprintf(out, "</th><td>");
+        if (json_is_string(value))
+            html_text(out, json_string_value(value), json_string_length(value));
+        else if (json_is_integer(value))
+            integer_value(out, key, json_integer_value(value));
+        else if (json_is_real(value))
+            fprintf(out, "%.8g", json_real_value(value));
+        else
+            fputs(json_is_true(value) ? "yes" : json_is_false(value) ? "no" : "-", out);
+        fprintf(out, "</td></tr>\n");
+    }
+}
+
+static void events(FILE *out, const Report *r)
+{
+    fprintf(out, "<h2>Where and how</h2>\n<table>\n");
+    member_rows(out, r->record.start);
+    fprintf(out, "</table>\n");
+    if (!r->record.last) return;
+    fprintf(out, "<h2>How it ended</h2>\n<table>\n<tr><th>end</th><td>");
+    html_string(out, report_string(r->record.last, "event"));
+    fprintf(out, "</td></tr>\n");
+    member_rows(out, r->record.last);
+    fprintf(out, "</table>\n");
+}
+
+static void heldout(FILE *out, const Report *r)
+{
+    if (!r->eval) return;
+    double bits = report_number(r->eval, "bits_per_byte");
+    double xz = report_number(r->eval, "xz_bits_per_byte");
+    fprintf(out, "<h2>Held-out text</h2>\n");
+    if (isfinite(bits) && isfinite(xz) && xz > 0) {
+        fprintf(out, "<p>The model needs %.3f bits for a byte of text that it has never seen; "
+                "<code>xz -9</code> needs %.3f on the same text", bits, xz);
+        fprintf(out, ": %.0f%% %s.</p>\n", 100 * fabs(1 - bits / xz),
+                bits < xz ? "less for the model" : "more for the model");
+    }
+    fprintf(out, "<table>\n");
+    member_rows(out, r->eval);
+    fprintf(out, "</table>\n");
+}
+
+static void checkpoints(FILE *out, const Report *r)
+{
+    char size[ARENA_HUMAN];
+    if (!r->n_checkpoints) return;
+    fprintf(out, "<h2>Checkpoints</h2>\n<table>\n<tr><th class=\"n\">step</th><th class=\"n\">size"
+            "</th><th class=\"n\">training loss</th></tr>\n");
+    for (int i = 0; i < r->n_checkpoints; i++) {
+        const RunRecord *record = &r->record;
+        double step = (double)r->checkpoint[i].step, loss = NAN;
+        for (int64_t j = 0; j < record->count; j++)
+            if (record->field[STEP_step][j] == step) loss = record->field[STEP_loss][j];
+        fprintf(out, "<tr><td class=\"n\">%lld</td><td class=\"n\">%s</td><td class=\"n\">",
+                (long long)r->checkpoint[i].step, arena_human(size, r->checkpoint[i].bytes));
+        if (isfinite(loss)) fprintf(out, "%.4f", loss);
+        fprintf(out, "</td></tr>\n");
+    }
+    fprintf(out, "</table>\n");
+}
+
+static void block(FILE *out, const char *title, const char *kind, const char *text, size_t size)
+{
+    if (!text) return;
+    fprintf(out, "<h2>%s</h2>\n<pre%s>", title, kind);
+    html_text(out, text, size);
+    fprintf(out, "</pre>\n");
+}
+
+/* What a reader should know before trusting the curves. */
+static void remarks(FILE *out, const Report *r)
+{
+    const RunRecord *record = &r->record;
+    double skipped = 0;
+    for (int64_t i = 0; i < record->count; i++)
+        if (record->field[STEP_skipped][i] > 0) skipped++;
+    if (!record->last)
+        fprintf(out, "<p>The record has no end: the run is still going on, or was cut off.</p>\n");
+    if (skipped > 0)
+        fprintf(out, "<p>%.0f of %lld updates were skipped: their gradient was not finite.</p>\n",
+                skipped, (long long)record->count);
+    if (record->resumes)
+        fprintf(out, "<p>Resumed %lld times from a checkpoint.</p>\n", (long long)record->resumes);
+    if (record->bad_lines)
+        fprintf(out, "<p>%lld lines of log.jsonl could not be read and are left out.</p>\n",
+                (long long)record->bad_lines);
+}
+
+static void lead(FILE *out, const Report *r)
+{
+    const ModelConfig *c = &r->config.model;
+    if (!r->has_config) return;
+    fprintf(out, "<p class=\"lead\">%lld layers of width %lld, %lld query and %lld key heads, ",
+            (long long)c->n_layers, (long long)c->d_model, (long long)c->n_heads,
+            (long long)c->n_kv_heads);
+    if (c->n_experts)
+        fprintf(out, "%lld shared and top %lld of %lld experts; ", (long long)c->n_shared,
+                (long long)c->top_k, (long long)c->n_experts);
+    fprintf(out, "sequences of %lld tokens, %lld a step.</p>\n", (long long)r->config.data.seq_len,
+            (long long)r->config.train.batch);
+}
+
+void report_html(FILE *out, const Report *r)
+{
+    fprintf(out, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
+            "style-src 'unsafe-inline'\">\n"
+            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>");
+    html_string(out, r->folder);
+    fprintf(out, " - isomoe</title>\n<style>\n%s</style>\n</head>\n<body>\n<main>\n<h1>", style);
+    html_string(out, r->folder);
+    fprintf(out, "</h1>\n");
+    lead(out, r);
+    tiles(out, r);
+    remarks(out, r);
+    report_charts(out, r);
+    heldout(out, r);
+    block(out, "Sample", " class=\"prose\"", r->sample, r->sample_size);
+    checkpoints(out, r);
+    events(out, r);
+    block(out, "Configuration", "", r->config_text, r->config_size);
+    fprintf(out, "<footer>Made by <code>isomoe report</code> from log.jsonl, config.yaml, "
+            "eval.json and sample.txt of the run folder.</footer>\n</main>\n</body>\n</html>\n");
+}

@@ -1,0 +1,235 @@
+/* train/run.c - see run.h. */
+#include "train/run.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "train/json_out.h"
+#include "train/resume.h"
+#include "train/run_folder.h"
+#include "train/version.h"
+
+#define PEAK_SECONDS 0.3
+
+int64_t run_steps(const Run *r)
+{
+    return r->state.steps_total ? r->state.steps_total : r->config.train.steps;
+}
+
+/* ---- Where it starts --------------------------------------------------------------------------*/
+
+/* A run that has its last checkpoint and its final record has nothing left to do. */
+static bool is_complete(const Run *r)
+{
+    if (!r->state.steps_total || r->state.step < r->state.steps_total) return false;
+    json_t *final = runlog_last(r->folder, "final");
+    bool complete = json_integer_value(json_object_get(final, "step")) == r->state.step;
+    json_decref(final);
+    return final && complete;
+}
+
+/* Finds the newest checkpoint, if any, and takes its state over. */
+static int find_start(Run *r, const RunOptions *options, Err *e)
+{
+    const TrainConfig *t = &r->config.train;
+    RunConfig saved;
+    r->state.steps_total = t->minutes > 0 ? 0 : t->steps;
+    if (checkpoint_newest(r->folder, r->resumed, e)) return -1;
+    if (!r->resumed[0]) {
+        if (!options->must_resume) return 0;
+        err_set(e, "%s: holds no checkpoint to resume from", r->folder);
+        return err_hint(e, "without --resume required the run starts from the beginning");
+    }
+    int64_t total = r->state.steps_total;
+    if (checkpoint_open(r->resumed, &saved, &r->state, r->resumed, e)) return -1;
+    if (resume_check(&saved, &r->config, r->folder, e)) return -1;
+    if (saved.train.steps != t->steps || saved.train.minutes != t->minutes)
+        r->state.steps_total = total;
+    r->complete = is_complete(r);
+    return 0;
+}
+
+/* ---- What it needs ----------------------------------------------------------------------------*/
+
+static Loader *open_loader(const RunConfig *c, const char *path, const char *split, Err *e)
+{
+    bool train = !strcmp(split, "train");
+    LoaderOptions options = {.source = {{path, 1.0}},
+                             .n_sources = 1,
+                             .split = split,
+                             .seq_len = c->data.seq_len,
+                             .vocab_size = c->model.vocab_size,
+                             .seed = (uint64_t)c->train.seed,
+                             .shuffle = train,
+                             .prefetch = train};
+    return loader_open(&options, e);
+}
+
+/* The data's hashes are the checkpoint's, or become the run's. */
+static int check_hash(const Run *r, const char *what, uint64_t *saved, uint64_t now, Err *e)
+{
+    char before[HASH_HEX], after[HASH_HEX];
+    if (!r->resumed[0]) *saved = now;
+    if (*saved == now) return 0;
+    hash_hex(*saved, before);
+    hash_hex(now, after);
+    err_set(e, "%s: cannot be resumed on other data: the %s's hash was %s, now it is %s", r->folder,
+            what, before, after);
+    return err_hint(e, "point data.train and data.val at the data the run began with, or choose "
+                       "another run folder with train.out=...");
+}
+
+static int open_data(Run *r, Err *e)
+{
+    const RunConfig *c = &r->config;
+    r->train = open_loader(c, c->data.train, "train", e);
+    if (!r->train) return -1;
+    r->val = open_loader(c, c->data.val, "val", e);
+    if (!r->val) return -1;
+    if (check_hash(r, "tokenizer", &r->state.tokenizer_hash, loader_tokenizer_hash(r->train), e) ||
+        check_hash(r, "training data", &r->state.data_hash, loader_data_hash(r->train), e) ||
+        check_hash(r, "held-out data", &r->state.val_hash, loader_data_hash(r->val), e))
+        return -1;
+    if (loader_tokenizer_hash(r->val) != r->state.tokenizer_hash)
+        return err_set(e, "%s: made with another tokenizer than %s", c->data.val, c->data.train);
+    r->eval_sequences = c->train.eval_sequences;
+    if (r->eval_sequences > loader_windows(r->val)) {
+        r->eval_sequences = loader_windows(r->val);
+        log_warn("%s: has %" PRId64 " held-out sequences, fewer than train.eval_sequences %" PRId64,
+                 c->data.val, r->eval_sequences, c->train.eval_sequences);
+    }
+    if (r->eval_sequences) return 0;
+    err_set(e, "%s: not one held-out sequence of %" PRId64 " tokens", c->data.val, c->data.seq_len);
+    return err_hint(e, "prepare more text, or with a larger share held out");
+}
+
+static int open_model(Run *r, Err *e)
+{
+    const RunConfig *c = &r->config;
+    ModelShape shape = run_config_shape(c);
+    ArenaPlan plan = {0};
+    int rc = -1;
+    if (count_params(&c->model, &r->params, e)) goto done;
+    if (model_plan(&c->model, &shape, &plan, e) || optimizer_plan(&c->model, &plan, e)) goto done;
+    r->memory = arena_total(&plan);
+    r->model = model_create(r->device, &c->model, &shape, e);
+    if (!r->model) goto done;
+    r->optimizer = optimizer_create(r->model, &c->optim, e);
+    if (!r->optimizer) goto done;
+    if (r->resumed[0])
+        rc = checkpoint_load(r->resumed, r->model, r->optimizer, e);
+    else
+        rc = 0;
+    if (!rc && !r->resumed[0]) model_init(r->model, (uint64_t)c->train.seed);
+done:
+    arena_clear(&plan);
+    return rc;
+}
+
+/* ---- What it says -----------------------------------------------------------------------------*/
+
+static json_t *start_record(const Run *r, const char *event, const char *config)
+{
+    const RunConfig *c = &r->config;
+    const TrainState *s = &r->state;
+    int64_t T = c->data.seq_len;
+    json_t *out = json_pack(
+        "{s:s, s:I, s:o, s:s, s:s, s:o, s:o, s:o, s:I, s:s, s:s, s:i, s:s}", "event", event, "step",
+        (json_int_t)s->step, "run", json_out_hash(s->run_id), "code", version_text(), "config",
+        config, "tokenizer", json_out_hash(s->tokenizer_hash), "data", json_out_hash(s->data_hash),
+        "val", json_out_hash(s->val_hash), "seed", (json_int_t)c->train.seed, "device",
+        device_name(r->device), "variant", device_variant(r->device), "threads",
+        device_threads(r->device), "precision", c->train.precision ? "f32" : "bf16");
+    json_t *more = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I}", "params", (json_int_t)r->params.total,
+        "params_no_embed", (json_int_t)r->params.total_no_embed, "params_active",
+        (json_int_t)r->params.active, "params_active_no_embed",
+        (json_int_t)r->params.active_no_embed, "memory", (json_int_t)r->memory, "steps",
+        (json_int_t)run_steps(r), "tokens_per_step", (json_int_t)(c->train.batch * T),
+        "flops_per_token", (json_int_t)(count_flops_train(&c->model, T) / T), "matrix_peak",
+        json_out_real(r->matrix_peak), "time", (json_int_t)time(NULL));
+    if (!out || !more || json_object_update(out, more)) {
+        json_decref(out);
+        out = NULL;
+    }
+    json_decref(more);
+    return out;
+}
+
+static void print_start(const Run *r)
+{
+    const RunConfig *c = &r->config;
+    char human[ARENA_HUMAN];
+    log_info("model: %.2f M parameters, %.2f M activated (%.2f M without embedding); memory %s",
+             (double)r->params.total / 1e6, (double)r->params.active / 1e6,
+             (double)r->params.active_no_embed / 1e6, arena_human(human, r->memory));
+    log_info("device: %s (%s), %d threads, %s; matrix peak %.1f GFLOP/s", device_name(r->device),
+             device_variant(r->device), device_threads(r->device),
+             c->train.precision ? "f32" : "bf16", r->matrix_peak / 1e9);
+    log_info("data: %.2f M tokens, %" PRId64 " sequences of %" PRId64 "; %" PRId64
+             " tokens a step (micro-batches: %" PRId64 "), at most %" PRId64 " steps",
+             (double)loader_tokens(r->train) / 1e6, loader_windows(r->train), c->data.seq_len,
+             c->train.batch * c->data.seq_len, c->train.batch / c->train.micro_batch, run_steps(r));
+    if (!r->resumed[0]) return;
+    log_info("resumed at step %" PRId64 " from %s", r->state.step, r->resumed);
+    if (strcmp(r->state.variant, device_variant(r->device)))
+        log_warn("the checkpoint was made on %s, this is %s: the last bits of all results differ",
+                 r->state.variant, device_variant(r->device));
+}
+
+static int open_record(Run *r, Err *e)
+{
+    char path[IO_PATH_MAX], *config = conf_write(run_config_table(), &r->config);
+    int rc = config ? 0 : err_set(e, "out of memory");
+    if (!rc && !r->resumed[0])
+        r->state.run_id = hash_more(hash_bytes(config, strlen(config)), &r->state.data_hash,
+                                    sizeof r->state.data_hash);
+    if (!rc) rc = io_join(path, r->folder, "config.yaml", e);
+    if (!rc) rc = io_write_atomic(path, config, strlen(config), e);
+    if (!rc)
+        rc = r->resumed[0] ? runlog_resume(&r->log, r->folder, r->state.step, e)
+                           : runlog_create(&r->log, r->folder, e);
+    if (!rc)
+        rc = runlog_write(&r->log, start_record(r, r->resumed[0] ? "resume" : "start", config), e);
+    free(config);
+    return rc;
+}
+
+/* ---- Open and close ---------------------------------------------------------------------------*/
+
+int run_open(Run *r, const RunOptions *options, Err *e)
+{
+    *r = (Run){.lock = -1, .log.fd = -1, .val_loss = NAN};
+    if (run_config_read(&r->config, options->path, options->overrides, options->n_overrides, e))
+        return -1;
+    r->folder = r->config.train.out;
+    if (run_folder_lock(r->folder, options->fresh, &r->lock, e)) return -1;
+    if (find_start(r, options, e)) return -1;
+    if (r->complete) return 0;
+    if (open_data(r, e)) return -1;
+    DeviceOptions device = {.threads = (int)r->config.train.threads};
+    r->device = device_create(r->config.train.device, &device, e);
+    if (!r->device || open_model(r, e)) return -1;
+    DType type = r->config.train.precision ? DT_F32 : DT_BF16;
+    r->matrix_peak = device_matrix_peak(r->device, type, PEAK_SECONDS);
+    if (open_record(r, e)) return -1;
+    print_start(r);
+    return 0;
+}
+
+void run_close(Run *r)
+{
+    runlog_close(&r->log);
+    optimizer_destroy(&r->optimizer);
+    model_destroy(&r->model);
+    loader_close(&r->val);
+    loader_close(&r->train);
+    device_destroy(&r->device);
+    run_folder_unlock(&r->lock);
+}

@@ -1,0 +1,184 @@
+/* train/run_config.c - see run_config.h. The table is the model's rows and the ones below; what one
+ * key alone can't say is checked in check_run. */
+#include "train/run_config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+
+enum { MAX_ROWS = 96, MICRO_TOKENS = 8192 };
+
+static const char *const precisions[] = {"bf16", "f32", NULL};
+static const char *const schedules[] = {"wsd", "wsd_sqrt", "cosine", "constant", NULL};
+
+#define AT(field) offsetof(RunConfig, field)
+#define BIG 1e15 /* steps: far from any overflow */
+static const ConfRow own_rows[] = {
+    {"data.train", CONF_TEXT, AT(data.train), NULL, 1, 0, NULL,
+     "folder made by isomoe prepare, or one shard"},
+    {"data.val", CONF_TEXT, AT(data.val), "", 1, 0, NULL,
+     "the same for the held-out text; empty: the val shards of data.train"},
+    {"data.seq_len", CONF_INT, AT(data.seq_len), NULL, 1, 1 << 20, NULL,
+     "tokens of a sequence (T)"},
+    {"data.mask_documents", CONF_BOOL, AT(data.mask_documents), "true", 1, 0, NULL,
+     "documents in one sequence do not see each other"},
+
+    {"optim.lr", CONF_FLOAT, AT(optim.lr), "1e-3", 0, 100, NULL, "peak learning rate"},
+    {"optim.beta1", CONF_FLOAT, AT(optim.beta1), "0.9", 0, 0.999999, NULL, "decay of the mean"},
+    {"optim.beta2", CONF_FLOAT, AT(optim.beta2), "0.95", 0, 0.999999, NULL, "decay of the square"},
+    {"optim.eps", CONF_FLOAT, AT(optim.eps), "1e-8", 1e-30, 1, NULL, "added to the root"},
+    {"optim.weight_decay", CONF_FLOAT, AT(optim.weight_decay), "0.1", 0, 100, NULL,
+     "decoupled, times the rate; matrices only"},
+    {"optim.clip", CONF_FLOAT, AT(optim.clip), "1.0", 0, 1e9, NULL,
+     "largest norm of the gradient; 0: no clipping"},
+    {"optim.expert_lr_ratio", CONF_FLOAT, AT(optim.expert_lr_ratio), "1.0", 0, 1000, NULL,
+     "rate of the specialized experts / rate of the others"},
+    {"optim.schedule", CONF_ENUM, AT(optim.schedule), "wsd", 1, 0, schedules,
+     "wsd | wsd_sqrt | cosine | constant"},
+    {"optim.warmup_steps", CONF_INT, AT(optim.warmup_steps), "100", 0, BIG, NULL,
+     "steps of the linear warm-up"},
+    {"optim.decay_steps", CONF_INT, AT(optim.decay_steps), "0", 0, BIG, NULL,
+     "last steps, in which wsd falls; cut in proportion when train.minutes cuts the run"},
+    {"optim.final_lr_ratio", CONF_FLOAT, AT(optim.final_lr_ratio), "0.1", 0, 1, NULL,
+     "rate at the end / peak"},
+
+    {"train.out", CONF_TEXT, AT(train.out), NULL, 1, 0, NULL, "run folder"},
+    {"train.steps", CONF_INT, AT(train.steps), NULL, 1, BIG, NULL, "optimizer steps"},
+    {"train.batch", CONF_INT, AT(train.batch), NULL, 1, 1 << 20, NULL,
+     "sequences of the global batch"},
+    {"train.micro_batch", CONF_INT, AT(train.micro_batch), "0", 0, 1 << 20, NULL,
+     "sequences of a micro-batch; 0: chosen"},
+    {"train.seed", CONF_INT, AT(train.seed), "1", 0, 9e18, NULL, "of every random draw"},
+    {"train.precision", CONF_ENUM, AT(train.precision), "bf16", 1, 0, precisions, "bf16 | f32"},
+    {"train.device", CONF_TEXT, AT(train.device), "auto", 1, 0, NULL, "auto | cpu | cuda"},
+    {"train.threads", CONF_INT, AT(train.threads), "0", 0, 4096, NULL, "of the CPU device; 0: all"},
+    {"train.eval_every", CONF_INT, AT(train.eval_every), "0", 0, BIG, NULL,
+     "steps between held-out losses; 0: only at the end"},
+    {"train.eval_sequences", CONF_INT, AT(train.eval_sequences), "64", 1, 1e12, NULL,
+     "of the held-out text, the first ones"},
+    {"train.checkpoint_every", CONF_INT, AT(train.checkpoint_every), "0", 0, BIG, NULL,
+     "steps between checkpoints; 0: only at the end"},
+    {"train.keep_checkpoints", CONF_INT, AT(train.keep_checkpoints), "2", 0, 1e9, NULL,
+     "newest checkpoints kept; 0: all"},
+    {"train.log_every", CONF_INT, AT(train.log_every), "10", 1, BIG, NULL,
+     "steps between progress lines"},
+    {"train.minutes", CONF_FLOAT, AT(train.minutes), "0.0", 0, 1e7, NULL,
+     "steps are cut to what fits in this time; 0: no limit"},
+};
+enum { OWN_ROWS = sizeof own_rows / sizeof *own_rows };
+
+const ConfTable *run_config_table(void)
+{
+    static ConfRow rows[MAX_ROWS];
+    static ConfTable table;
+    if (table.count) return &table;
+    int n = model_config_rows(rows, MAX_ROWS - OWN_ROWS, offsetof(RunConfig, model));
+    memcpy(rows + n, own_rows, sizeof own_rows);
+    table = (ConfTable){rows, n + OWN_ROWS};
+    return &table;
+}
+
+/* Tokens that a micro-batch must hold a multiple of. */
+static int64_t group_tokens(const RunConfig *c)
+{
+    return c->model.n_experts > 0 ? c->model.routing_group_tokens : 1;
+}
+
+/* The largest divisor of the batch that holds whole routing groups in at most MICRO_TOKENS tokens;
+ * when even the smallest one is larger, that one. */
+static int64_t choose_micro(const RunConfig *c)
+{
+    int64_t best = 0, T = c->data.seq_len;
+    for (int64_t micro = 1; micro <= c->train.batch; micro++) {
+        if (c->train.batch % micro || micro * T % group_tokens(c)) continue;
+        if (best && micro * T > MICRO_TOKENS) break;
+        best = micro;
+    }
+    return best;
+}
+
+typedef struct Check { /* what conf_fail needs */
+    const int *lines;
+    const char *path;
+    Err *e;
+} Check;
+
+#define FAIL(check, key, ...)                                                                      \
+    conf_fail(run_config_table(), (check).lines, (check).path, key, (check).e, __VA_ARGS__)
+
+static int check_batch(RunConfig *c, Check k)
+{
+    long long T = c->data.seq_len, R = group_tokens(c), batch = c->train.batch;
+    if (R > 1 && R % T && T % R)
+        return FAIL(k, "model.routing_group_tokens",
+                    "%lld tokens neither divide a sequence (data.seq_len %lld) nor are a multiple "
+                    "of it", R, T);
+    if (batch * T % R) {
+        FAIL(k, "train.batch",
+             "%lld sequences of %lld tokens are not whole routing groups of %lld tokens", batch, T,
+             R);
+        return err_hint(k.e, "use a multiple of %lld", R / T);
+    }
+    if (c->train.micro_batch == 0) c->train.micro_batch = choose_micro(c);
+    long long micro = c->train.micro_batch;
+    if (batch % micro)
+        return FAIL(k, "train.micro_batch", "%lld does not divide train.batch %lld", micro, batch);
+    if (micro * T % R) {
+        FAIL(k, "train.micro_batch",
+             "%lld sequences of %lld tokens are not whole routing groups of %lld tokens", micro, T,
+             R);
+        return err_hint(k.e, "use a multiple of %lld", R / T);
+    }
+    return 0;
+}
+
+static int check_schedule(const RunConfig *c, Check k)
+{
+    long long steps = c->train.steps, warmup = c->optim.warmup_steps, decay = c->optim.decay_steps;
+    bool wsd = c->optim.schedule == SCHEDULE_WSD || c->optim.schedule == SCHEDULE_WSD_SQRT;
+    if (warmup > steps)
+        return FAIL(k, "optim.warmup_steps", "%lld is more than train.steps %lld", warmup, steps);
+    if (wsd && warmup + decay > steps)
+        return FAIL(k, "optim.decay_steps", "%lld behind %lld of warm-up is more than train.steps "
+                    "%lld", decay, warmup, steps);
+    return 0;
+}
+
+static int check_run(RunConfig *c, Check k)
+{
+    if (model_config_check(&c->model, run_config_table(), k.lines, k.path, k.e)) return -1;
+    if (!c->data.train[0]) return FAIL(k, "data.train", "is empty");
+    if (!c->train.out[0]) return FAIL(k, "train.out", "is empty");
+    if (!c->data.val[0]) memcpy(c->data.val, c->data.train, sizeof c->data.val);
+    const char *device = c->train.device;
+    if (strcmp(device, "auto") && strcmp(device, "cpu") && strcmp(device, "cuda"))
+        return FAIL(k, "train.device", "'%.60s' is none of auto, cpu, cuda", device);
+    if (check_batch(c, k)) return -1;
+    return check_schedule(c, k);
+}
+
+int run_config_read(RunConfig *c, const char *path, const char *const *overrides, int n, Err *e)
+{
+    int lines[MAX_ROWS];
+    memset(c, 0, sizeof *c);
+    if (conf_read(run_config_table(), c, path, overrides, n, lines, e)) return -1;
+    return check_run(c, (Check){lines, path, e});
+}
+
+int run_config_read_text(RunConfig *c, const char *text, const char *name, Err *e)
+{
+    int lines[MAX_ROWS];
+    memset(c, 0, sizeof *c);
+    if (conf_read_text(run_config_table(), c, text, name, lines, e)) return -1;
+    return check_run(c, (Check){lines, name, e});
+}
+
+ModelShape run_config_shape(const RunConfig *c)
+{
+    return (ModelShape){.type = c->train.precision ? DT_F32 : DT_BF16,
+                        .B = c->train.micro_batch,
+                        .T = c->data.seq_len,
+                        .micro_batches = c->train.batch / c->train.micro_batch,
+                        .train = true};
+}
