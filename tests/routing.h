@@ -1,0 +1,180 @@
+/* tests/routing.h - one call of dev_route_fwd with all that goes in and comes out, on the host. */
+#ifndef ISOMOE_TESTS_ROUTING_H
+#define ISOMOE_TESTS_ROUTING_H
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/philox.h"
+#include "device/device.h"
+
+/* Shapes as in struct Routing; everything but the outputs is set by the test. */
+typedef struct Trial {
+    int64_t N, E, k, R, C;
+    RouteMode mode;
+    bool renorm;
+    int64_t group0;
+    uint32_t layer;
+    StepVars vars;
+    double aux_scale, z_scale;
+    float *logits;                                                /* (N, E) */
+    float *probs, *weight, *stats;                                /* out */
+    int32_t *first, *expert, *row, *row_src, *row_begin, *load;   /* out */
+    float *dweight, *dlogits;                                     /* trial_backward */
+} Trial;
+
+enum { TRIAL_OUTPUTS = 9 };
+
+typedef struct TrialOutput {
+    const char *name;
+    void *data;
+    DType type;
+    int64_t rows, cols; /* cols 0: one dimension */
+} TrialOutput;
+
+static inline int64_t trial_groups(const Trial *t) { return t->N / t->R; }
+
+static inline int64_t trial_rows(const Trial *t)
+{
+    return t->mode == ROUTE_RECYCLE ? t->E * trial_groups(t) * t->C : t->N * t->k;
+}
+
+static inline void trial_outputs(const Trial *t, TrialOutput out[TRIAL_OUTPUTS])
+{
+    const TrialOutput all[TRIAL_OUTPUTS] = {
+        {"probs", t->probs, DT_F32, t->N, t->E},
+        {"first", t->first, DT_I32, t->N, t->k},
+        {"expert", t->expert, DT_I32, t->N, t->k},
+        {"row", t->row, DT_I32, t->N, t->k},
+        {"weight", t->weight, DT_F32, t->N, t->k},
+        {"row_src", t->row_src, DT_I32, trial_rows(t), 0},
+        {"row_begin", t->row_begin, DT_I32, t->E + 1, 0},
+        {"load", t->load, DT_I32, trial_groups(t), t->E},
+        {"stats", t->stats, DT_F32, trial_groups(t), STAT_COUNT},
+    };
+    memcpy(out, all, sizeof all);
+}
+
+static inline int64_t output_size(const TrialOutput *o)
+{
+    return o->rows * (o->cols ? o->cols : 1);
+}
+
+static inline void *trial_array(int64_t n)
+{
+    void *memory = calloc((size_t)n + 1, sizeof(float));
+    CHECK(memory, "%lld elements", (long long)n);
+    return memory;
+}
+
+static inline Trial trial_new(int64_t N, int64_t E, int64_t k, int64_t R, int64_t C)
+{
+    Trial t = {.N = N, .E = E, .k = k, .R = R, .C = C, .mode = ROUTE_RECYCLE,
+               .vars = {.seed = 1, .step = 7}};
+    t.logits = trial_array(N * E);
+    t.probs = trial_array(N * E);
+    t.dlogits = trial_array(N * E);
+    t.weight = trial_array(N * k);
+    t.dweight = trial_array(N * k);
+    t.first = trial_array(N * k);
+    t.expert = trial_array(N * k);
+    t.row = trial_array(N * k);
+    t.row_src = trial_array(E * N / R * C > N * k ? E * N / R * C : N * k);
+    t.row_begin = trial_array(E + 1);
+    t.load = trial_array(N / R * E);
+    t.stats = trial_array(N / R * STAT_COUNT);
+    return t;
+}
+
+static inline void trial_free(Trial *t)
+{
+    void *all[] = {t->logits, t->probs, t->dlogits, t->weight, t->dweight, t->first,
+                   t->expert, t->row, t->row_src, t->row_begin, t->load, t->stats};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
+/* Standard normals, plus `skew` times a normal of the expert's own. */
+static inline void trial_normal(Trial *t, uint64_t seed, double skew)
+{
+    PhiloxKey token = {.seed = seed, .purpose = RNG_TEST, .stream = 1};
+    PhiloxKey expert = {.seed = seed, .purpose = RNG_TEST, .stream = 2};
+    for (int64_t e = 0; e < t->E; e++) {
+        double bias = skew == 0.0 ? 0.0 : skew * philox_normal(&expert, (uint32_t)e);
+        for (int64_t i = e; i < t->N * t->E; i += t->E)
+            t->logits[i] = (float)(bias + philox_normal(&token, (uint32_t)i));
+    }
+}
+
+static inline Tensor trial_upload(Device *d, const void *host, DType type, int64_t rows,
+                                  int64_t cols)
+{
+    Tensor t = cols ? tensor_2d(NULL, type, rows, cols) : tensor_1d(NULL, type, rows);
+    Err e = {0};
+    t.data = dev_alloc(d, tensor_bytes(t), "trial", &e);
+    CHECK(t.data, "%s", e.message);
+    dev_upload(d, t, host);
+    return t;
+}
+
+static inline RouteOpt trial_options(const Trial *t, const StepVars *vars)
+{
+    return (RouteOpt){.mode = t->mode, .renorm = t->renorm, .group_tokens = t->R, .capacity = t->C,
+                      .group0 = t->group0, .layer = t->layer, .vars = vars,
+                      .aux_scale = t->aux_scale, .z_scale = t->z_scale};
+}
+
+/* Runs dev_route_fwd, and dev_route_bwd if asked; every output is garbage before. */
+static inline void trial_run_both(Device *d, Trial *t, bool backward)
+{
+    TrialOutput out[TRIAL_OUTPUTS];
+    Tensor live[TRIAL_OUTPUTS];
+    trial_outputs(t, out);
+    for (int i = 0; i < TRIAL_OUTPUTS; i++) {
+        memset(out[i].data, 0xc5, (size_t)output_size(&out[i]) * sizeof(float));
+        live[i] = trial_upload(d, out[i].data, out[i].type, out[i].rows, out[i].cols);
+    }
+    Routing r = {live[0], live[1], live[2], live[3], live[4], live[5], live[6], live[7], live[8]};
+    Tensor logits = trial_upload(d, t->logits, DT_F32, t->N, t->E);
+    StepVars *vars = dev_alloc(d, sizeof *vars, "step values", NULL);
+    dev_step_begin(d, vars, &t->vars);
+    RouteOpt opt = trial_options(t, vars);
+    dev_route_fwd(d, &r, logits, &opt);
+    if (backward) {
+        Tensor dweight = trial_upload(d, t->dweight, DT_F32, t->N, t->k);
+        Tensor dlogits = trial_upload(d, t->dlogits, DT_F32, t->N, t->E);
+        dev_route_bwd(d, dlogits, &r, dweight, logits, &opt);
+        dev_download(d, t->dlogits, dlogits);
+        dev_free(d, dweight.data);
+        dev_free(d, dlogits.data);
+    }
+    for (int i = 0; i < TRIAL_OUTPUTS; i++) {
+        dev_download(d, out[i].data, live[i]);
+        dev_free(d, live[i].data);
+    }
+    dev_free(d, logits.data);
+    dev_free(d, vars);
+}
+
+static inline void trial_run(Device *d, Trial *t) { trial_run_both(d, t, false); }
+
+/* Sum over groups of one statistic. */
+static inline double trial_stat(const Trial *t, int stat)
+{
+    double sum = 0;
+    for (int64_t g = 0; g < trial_groups(t); g++) sum += t->stats[g * STAT_COUNT + stat];
+    return sum;
+}
+
+/* NULL if both have the same bits everywhere; else the name of an output that differs. */
+static inline const char *trial_difference(const Trial *a, const Trial *b)
+{
+    TrialOutput x[TRIAL_OUTPUTS], y[TRIAL_OUTPUTS];
+    trial_outputs(a, x);
+    trial_outputs(b, y);
+    for (int i = 0; i < TRIAL_OUTPUTS; i++)
+        if (memcmp(x[i].data, y[i].data, (size_t)output_size(&x[i]) * sizeof(float)))
+            return x[i].name;
+    return memcmp(a->dlogits, b->dlogits, (size_t)(a->N * a->E) * sizeof(float)) ? "dlogits" : NULL;
+}
+
+#endif
