@@ -146,13 +146,17 @@ void dev_attention_bwd(Device *d, AttnGrad g, Tensor d_o, AttnTensors a, const A
 
 /* ---- Routing ----------------------------------------------------------------------------------*/
 
-typedef enum RouteMode { ROUTE_RECYCLE, ROUTE_DROPLESS } RouteMode;
+typedef enum RouteMode {
+    ROUTE_RECYCLE,
+    ROUTE_DROPLESS,
+    ROUTE_REPLAY /* recycle's buffers, but routing.expert is given: recorded choices */
+} RouteMode;
 
 typedef struct RouteOpt {
     RouteMode mode;
     bool renorm;          /* weights divided by their sum over the placed choices */
     int64_t group_tokens; /* R; N is a multiple of it. Dropless: only the balance loss uses it */
-    int64_t capacity;     /* C: rows an expert has in each group; recycle only */
+    int64_t capacity;     /* C: rows an expert has in each group; not for dropless */
     int64_t group0;       /* global index of the first group: keys the random draws */
     uint32_t layer;       /* ditto */
     const StepVars *vars; /* device pointer; seed and step */
@@ -200,7 +204,9 @@ void dev_router_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, T
  * they are tried again in at most 4 further passes (fresh keys, list rebuilt). A choice gets the
  * lowest free row of its expert and group, in order of placing, so empty rows stand last. The weight
  * of a choice is the probability of the expert in force, with renorm over the sum of the placed ones
- * (all 0 where that sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 | group}. */
+ * (all 0 where that sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 | group}.
+ * Replay: routing.expert (N, k) is read (-1: unplaced; at most C of a group at one expert), choices
+ * take rows in (token, choice) order; the rest follows as for recycle. */
 void dev_route_fwd(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
 /* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and softmax, plus the balance
  * loss (aux_scale E f_e / R on each probability) and the z-loss (z_scale 2 lse p_e). */

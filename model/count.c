@@ -81,7 +81,7 @@ int64_t count_flops_train(const ModelConfig *c, int64_t T)
 int64_t count_flops_executed(const ModelConfig *c, int64_t B, int64_t T)
 {
     int64_t part[FLOP_PARTS], N = B * T, rows = N * c->top_k, sum = 0;
-    if (c->n_experts && c->routing == ROUTE_RECYCLE)
+    if (c->n_experts && c->routing != ROUTE_DROPLESS)
         rows = c->n_experts * (N / c->routing_group_tokens) * model_capacity(c);
     count_forward(c, N, rows, B * (T * (T + 1) / 2), part);
     for (int i = 0; i < FLOP_PARTS; i++) sum += 3 * part[i];

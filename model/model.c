@@ -32,7 +32,7 @@ static int prepare(Model *m, const ModelConfig *c, const ModelShape *shape, Err 
         return -1;
     int64_t N = shape->B * shape->T;
     m->rows_max = N * c->top_k;
-    if (c->n_experts && shape->train && c->routing == ROUTE_RECYCLE) {
+    if (c->n_experts && shape->train && c->routing != ROUTE_DROPLESS) {
         int64_t groups = N / c->routing_group_tokens;
         m->rows_max = size_max(m->rows_max, c->n_experts * groups * model_capacity(c));
     }

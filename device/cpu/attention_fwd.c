@@ -1,10 +1,10 @@
 /* device/cpu/attention_fwd.c - attention, forward.
  *
- * o = softmax(scale q k^T + mask) v and lse, shapes in device.h. A block of 64 rows goes over the keys
- * in blocks: S^T = K Q^T; M = max(M_old, column maxima of S^T); P^T = exp(S^T - M); sum and O^T are
- * scaled by exp(M_old - M), then sum += column sums of P^T, O^T += V^T P^T. At the end o = O / sum,
- * lse = M + log(sum). Blocks of keys that no row may see are skipped.
- * Called by the blocks of model/.
+ * o = softmax(scale q k^T + mask) v and lse, shapes in device.h. A block of 64 rows goes over the
+ * keys in blocks: S^T = K Q^T; M = max(M_old, column maxima of S^T); P^T = exp(S^T - M); sum and
+ * O^T are scaled by exp(M_old - M), then sum += column sums of P^T, O^T += V^T P^T. At the end
+ * o = O / sum, lse = M + log(sum). Blocks of keys that no row may see are skipped.
+ * Called by model/.
  */
 #include <omp.h>
 
@@ -127,7 +127,7 @@ static void strip_zero(const Forward *f, const Work *w, const AttnBlock *b, int6
         v_put(w->p, f->sh.panel, at + i * b->cols + g * LANES, LANES, (V16){0});
 }
 
-/* The 16 rows of group g: P^T of keys key0 .. end-1 from S^T; max, sum and O^T brought up to date. */
+/* The 16 rows of group g: P^T of keys key0 .. end-1 from S^T; max, sum, O^T brought up to date. */
 static void softmax_group(const Forward *f, const Work *w, const AttnBlock *b, int64_t g,
                           int64_t key0, int64_t end)
 {

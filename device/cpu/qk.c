@@ -111,8 +111,8 @@ static void load_angles(const Qk *q, const Lines *l, int64_t n)
     }
 }
 
-/* to = R from, or R^T from with sign = -1. The last vector of a half is stored first: what it writes
- * beyond its half is then overwritten by the other half or by the next head. */
+/* to = R from, or R^T from with sign = -1. The last vector of a half is stored first: what it
+ * writes beyond its half is then overwritten by the other half or by the next head. */
 static void rotate(const Qk *q, const Lines *l, float *to, const float *from, float sign)
 {
     int64_t half = q->K / 2;
@@ -214,8 +214,8 @@ typedef struct QkBwd {
     Tensor dx, dy, x, rstd;
 } QkBwd;
 
-/* R^T is the backward of the rotation: dx = R^T dy without a norm; dx = norm'(R^T dy) with one before
- * it; dx = R^T norm'(dy), at s = R x, with one after it. */
+/* R^T is the backward of the rotation: dx = R^T dy without a norm; dx = norm'(R^T dy) with one
+ * before it; dx = R^T norm'(dy), at s = R x, with one after it. */
 static void backward_row(const Qk *q, const Lines *l, const QkBwd *b, int64_t n)
 {
     const QkNorm form = q->opt->norm;

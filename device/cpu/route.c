@@ -178,13 +178,37 @@ static void recycle_group(const Route *a, int64_t g, void *scratch)
     stats[STAT_UNPLACED] = (float)group.unplaced;
 }
 
+/* Rows for choices that were made elsewhere. */
+static void replay_group(const Route *a, int64_t g)
+{
+    const int32_t *first = a->r->first.data, *expert = a->r->expert.data;
+    int32_t *row = a->r->row.data, *row_src = a->r->row_src.data;
+    int32_t *load = (int32_t *)a->r->load.data + g * a->E;
+    float *stats = (float *)a->r->stats.data + g * STAT_COUNT;
+    memset(load, 0, (size_t)a->E * sizeof *load);
+    for (int64_t i = g * a->R * a->k; i < (g + 1) * a->R * a->k; i++) {
+        const int64_t e = expert[i];
+        stats[STAT_OVERFLOW] += e != first[i];
+        stats[STAT_UNPLACED] += e < 0;
+        row[i] = -1;
+        if (e < 0) continue;
+        CHECK(e < a->E && load[e] < a->C, "replayed choice %ld: expert %ld of %ld, load %d of %ld",
+              (long)i, (long)e, (long)a->E, load[e], (long)a->C);
+        row[i] = (int32_t)((e * a->Gr + g) * a->C) + load[e]++;
+        row_src[row[i]] = (int32_t)i;
+    }
+    stats[STAT_RECYCLED] = stats[STAT_OVERFLOW] - stats[STAT_UNPLACED];
+    for (int64_t e = 0; e < a->E; e++)
+        for (int64_t c = load[e]; c < a->C; c++) row_src[(e * a->Gr + g) * a->C + c] = -1;
+}
+
 /* row_begin, and for dropless the first row of every (expert, group) from the counts. */
 static void begin_rows(const Route *a)
 {
     int32_t *row_begin = a->r->row_begin.data, row = 0;
     for (int64_t e = 0; e < a->E; e++) {
         row_begin[e] = row;
-        if (a->opt->mode == ROUTE_RECYCLE) row += (int32_t)(a->Gr * a->C);
+        if (a->opt->mode != ROUTE_DROPLESS) row += (int32_t)(a->Gr * a->C);
         for (int64_t g = 0; g < a->Gr && a->opt->mode == ROUTE_DROPLESS; g++) {
             a->next_row[g * a->E + e] = row;
             row += a->count[g * a->E + e];
@@ -238,11 +262,12 @@ int route_fwd_cpu(Device *d, Routing *r, Tensor logits, const RouteOpt *opt)
     for (int64_t g = 0; g < a.Gr; g++) {
         group_statistics(&a, g);
         if (recycle) recycle_group(&a, g, a.assign + omp_get_thread_num() * a.assign_bytes);
+        if (opt->mode == ROUTE_REPLAY) replay_group(&a, g);
     }
     begin_rows(&a);
 #pragma omp parallel for num_threads(d->threads) schedule(static) if (parallel)
     for (int64_t g = 0; g < a.Gr; g++) {
-        if (!recycle) dropless_group(&a, g);
+        if (opt->mode == ROUTE_DROPLESS) dropless_group(&a, g);
         for (int64_t n = g * a.R; n < (g + 1) * a.R; n++) weigh_token(&a, n);
     }
     return 0;
