@@ -50,7 +50,8 @@ PROGRAM  = $(BUILD)/isomoe
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help all run setup test test-sanitize test-long tests-bin mutate bench style info golden clean
+.PHONY: help all run setup test test-sanitize test-long tests-bin mutate bench style info golden \
+        clean
 
 help: ## this list
 	@echo "isomoe: Mixture-of-Experts pretraining and scaling-law experiments."

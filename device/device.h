@@ -38,7 +38,7 @@ typedef struct StepVars {
     double loss_scale; /* 1 / targets of the global batch: d(loss)/d(sum of token losses) */
     double grad_norm;  /* set by dev_clip */
     double grad_scale; /* set by dev_clip: factor on every gradient */
-    int64_t skip;      /* set by dev_clip: 1 if the norm is not finite; the update changes nothing */
+    int64_t skip;      /* set by dev_clip: 1: the norm is not finite, the update does nothing */
 } StepVars;
 
 /* ---- Linear maps ------------------------------------------------------------------------------*/
@@ -93,7 +93,9 @@ void dev_swiglu_bwd(Device *d, Tensor dgu, Tensor dh, Tensor gu);
 
 /* ---- Heads: rotation and QK-norm --------------------------------------------------------------*/
 
-typedef enum QkNorm { QK_NONE, QK_HEAD_AFTER_ROPE, QK_HEAD_BEFORE_ROPE, QK_FULL_BEFORE_ROPE } QkNorm;
+typedef enum QkNorm {
+    QK_NONE, QK_HEAD_AFTER_ROPE, QK_HEAD_BEFORE_ROPE, QK_FULL_BEFORE_ROPE
+} QkNorm;
 
 typedef struct QkOpt {
     QkNorm norm;
@@ -177,11 +179,11 @@ enum { /* columns of Routing.stats, one row a group */
 
 /* Everything that routing leaves for the rest of the layer; memory planned by the model. E experts,
  * k choices a token, Gr = N / R groups. Rows of an expert buffer: recycle: R_rows = E * Gr * C,
- * expert e, group g, place c is row (e * Gr + g) * C + c; dropless: R_rows = N * k, sorted by expert,
- * then by token. */
+ * expert e, group g, place c is row (e * Gr + g) * C + c; dropless: R_rows = N * k, sorted by
+ * expert, then by token. */
 typedef struct Routing {
     Tensor probs;     /* (N, E) f32: softmax of the logits */
-    Tensor first;     /* (N, k) i32: the k most probable experts, in order; ties: lower index first */
+    Tensor first;     /* (N, k) i32: the k most probable experts, in order; ties: lower first */
     Tensor expert;    /* (N, k) i32: the expert in force after capacity; -1 = unplaced */
     Tensor row;       /* (N, k) i32: row of the expert buffer; -1 = unplaced */
     Tensor weight;    /* (N, k) f32: combine weight; 0 = unplaced */
@@ -202,11 +204,11 @@ void dev_router_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, T
  * free places are listed by expert, place i gets the key philox_u32(key, pass << 20 | i), the list
  * is sorted by (key, i). A match to an expert that the token already has leaves both unmatched;
  * they are tried again in at most 4 further passes (fresh keys, list rebuilt). A choice gets the
- * lowest free row of its expert and group, in order of placing, so empty rows stand last. The weight
- * of a choice is the probability of the expert in force, with renorm over the sum of the placed ones
- * (all 0 where that sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 | group}.
- * Replay: routing.expert (N, k) is read (-1: unplaced; at most C of a group at one expert), choices
- * take rows in (token, choice) order; the rest follows as for recycle. */
+ * lowest free row of its expert and group, in order of placing, so empty rows stand last. The
+ * weight of a choice is the probability of the expert in force, with renorm over the sum of the
+ * placed ones (all 0 where that sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 |
+ * group}. Replay: routing.expert (N, k) is read (-1: unplaced; at most C of a group at one
+ * expert), choices take rows in (token, choice) order; the rest follows as for recycle. */
 void dev_route_fwd(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
 /* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and softmax, plus the balance
  * loss (aux_scale E f_e / R on each probability) and the z-loss (z_scale 2 lse p_e). */
@@ -220,8 +222,8 @@ void dev_dispatch_bwd(Device *d, Tensor dx, Tensor dxe, const Routing *r);
 
 /* y (N, D) = base (N, D; or none) + sum over j of weight[n][j] ye[row[n][j]]. y may be base. */
 void dev_combine_fwd(Device *d, Tensor y, Tensor base, Tensor ye, const Routing *r);
-/* dye (R_rows, D) written: weight dy at the row's token, zeros if empty; dweight (N, k) f32 written:
- * dy . ye, 0 if unplaced. dye may be ye. */
+/* dye (R_rows, D) written: weight dy at the row's token, zeros if empty; dweight (N, k) f32
+ * written: dy . ye, 0 if unplaced. dye may be ye. */
 void dev_combine_bwd(Device *d, Tensor dye, Tensor dweight, Tensor dy, Tensor ye,
                      const Routing *r);
 
@@ -269,9 +271,9 @@ typedef struct AdamwOpt {
     double lr_ratio; /* factor on vars->lr */
 } AdamwOpt;
 
-/* AdamW (Loshchilov & Hutter 2019): g = grad grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
- * w -= lr lr_ratio ((m / bias1) / (sqrt(v / bias2) + eps) + weight_decay w). All tensors of one
- * size. Does nothing when vars->skip. */
+/* AdamW (Loshchilov & Hutter 2019): g = grad grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2)
+ * g^2; w -= lr lr_ratio ((m / bias1) / (sqrt(v / bias2) + eps) + weight_decay w). All tensors of
+ * one size. Does nothing when vars->skip. */
 void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
 
 /* sum (1) f64 += sum of x^2. */
@@ -310,13 +312,13 @@ typedef struct DeviceOptions {
 Device *device_create(const char *name, const DeviceOptions *options, Err *e);
 void device_destroy(Device **d);
 const char *device_name(const Device *d);    /* "cpu" */
-const char *device_variant(const Device *d); /* "amx", "avx512", "avx2", "sse4": what bits depend on */
+const char *device_variant(const Device *d); /* "amx", "avx512", ..: what bits depend on */
 int device_threads(const Device *d);
 
 /* Account of one operation since the last reset. */
 typedef struct DeviceAccount {
     const char *name;
-    int64_t calls, flops, bytes; /* matrix-product FLOPs (2 per multiply-add); bytes that must move */
+    int64_t calls, flops, bytes; /* FLOPs of products (2 a multiply-add); bytes that must move */
     double seconds;
 } DeviceAccount;
 
@@ -324,8 +326,8 @@ int device_accounts(const Device *d, const DeviceAccount **accounts); /* returns
 void device_reset_accounts(Device *d);
 int64_t device_scratch_bytes(const Device *d); /* scratch memory that the device holds itself */
 
-/* Share of time: register-only loop of the best matrix instruction, FLOP/s over all threads; and the
- * STREAM triad, bytes/s over all threads. Measured now, about `seconds` each. */
+/* Share of time: register-only loop of the best matrix instruction, FLOP/s over all threads; and
+ * the STREAM triad, bytes/s over all threads. Measured now, about `seconds` each. */
 double device_matrix_peak(Device *d, DType type, double seconds);
 double device_memory_peak(Device *d, double seconds);
 

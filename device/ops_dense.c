@@ -1,6 +1,6 @@
-/* device/ops_dense.c - checked wrappers: linear maps, embedding, norm, activation, heads, attention.
- * Contracts in device.h. FLOPs count matrix products only (2 a multiply-add); bytes are what must
- * move at least once. */
+/* device/ops_dense.c - checked wrappers: linear maps, embedding, norm, activation, heads,
+ * attention. Contracts in device.h. FLOPs count matrix products only (2 a multiply-add); bytes are
+ * what must move at least once. */
 #include "device/check.h"
 
 static int64_t bytes3(Tensor a, Tensor b, Tensor c)

@@ -1,8 +1,9 @@
 /* model/attention.c - the attention branch of a block, forward and backward.
  *
- * q = qk(x Wq), k = qk(x_own Wk), v = x_own Wv, where x_own is the normed input of the layer that owns
- * K and V: under cross-layer attention (Brandon et al. 2024) the owner projects them and the next
- * cla_share - 1 layers read them, each with its own key norm (Hunyuan-Large). out = attention(q,k,v) Wo.
+ * q = qk(x Wq), k = qk(x_own Wk), v = x_own Wv, where x_own is the normed input of the layer that
+ * owns K and V: under cross-layer attention (Brandon et al. 2024) the owner projects them and the
+ * next cla_share - 1 layers read them, each with its own key norm (Hunyuan-Large). out =
+ * attention(q,k,v) Wo.
  */
 #include <math.h>
 

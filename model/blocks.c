@@ -1,5 +1,5 @@
-/* model/blocks.c - the pre-norm decoder: x += attention(norm(x)); x += ffn(norm(x)), L times, then the
- * final norm. Forward and backward over all layers; views of a pass. */
+/* model/blocks.c - the pre-norm decoder: x += attention(norm(x)); x += ffn(norm(x)), L times, then
+ * the final norm. Forward and backward over all layers; views of a pass. */
 #include "model/pass.h"
 
 Tensor pass_rows(const Pass *p, Tensor t) { return tensor_given(t) ? tensor_slice(t, 0, p->N) : t; }

@@ -16,7 +16,7 @@ typedef struct ModelConfig {
     double rope_theta, rope_alpha;         /* base = theta alpha^(K/(K-2)); alpha 1: theta */
     int qk_norm;                           /* QkNorm */
     bool attn_bias;                        /* biases of q, k, v */
-    int64_t cla_share;                     /* K and V projected in every cla_share-th layer; 1: all */
+    int64_t cla_share;                     /* K and V in every cla_share-th layer; 1: all */
     int64_t n_experts, top_k;              /* 0 experts: dense */
     int64_t expert_width;                  /* F */
     int64_t n_shared, shared_width;        /* shared experts and the width of one */
@@ -37,11 +37,12 @@ typedef struct ModelConfig {
 /* The table of the model section alone (for files with nothing else, such as configs/models). */
 const ConfTable *model_config_table(void);
 
-/* Copies the section's rows into out (at most max), each offset moved by `base`. Returns how many. */
+/* Copies the section's rows into out (at most max), each offset moved by `base`. Returns how many.
+ * */
 int model_config_rows(ConfRow *out, int max, size_t base);
 
-/* Fills derived defaults (head_dim) and checks combinations; on failure the Err names path, line and
- * key through conf_fail. table/lines: those that read the file. */
+/* Fills derived defaults (head_dim) and checks combinations; on failure the Err names path, line
+ * and key through conf_fail. table/lines: those that read the file. */
 int model_config_check(ModelConfig *c, const ConfTable *table, const int *lines, const char *path,
                        Err *e);
 
@@ -57,6 +58,9 @@ static inline int64_t model_shared_width(const ModelConfig *c)
 }
 
 /* Layer whose K and V layer `l` reads. */
-static inline int64_t model_kv_layer(const ModelConfig *c, int64_t l) { return l - l % c->cla_share; }
+static inline int64_t model_kv_layer(const ModelConfig *c, int64_t l)
+{
+    return l - l % c->cla_share;
+}
 
 #endif

@@ -37,9 +37,10 @@ int count_params(const ModelConfig *c, ParamCount *out, Err *e)
 const char *flop_part_name(FlopPart part)
 {
     static const char *const names[FLOP_PARTS] = {
-        [FLOP_QKV] = "qkv projections", [FLOP_ATTENTION] = "attention", [FLOP_OUT] = "output projection",
-        [FLOP_ROUTER] = "router",       [FLOP_SHARED] = "shared experts",
-        [FLOP_EXPERTS] = "experts",     [FLOP_HEAD] = "head"};
+        [FLOP_QKV] = "qkv projections",   [FLOP_ATTENTION] = "attention",
+        [FLOP_OUT] = "output projection", [FLOP_ROUTER] = "router",
+        [FLOP_SHARED] = "shared experts", [FLOP_EXPERTS] = "experts",
+        [FLOP_HEAD] = "head"};
     return names[part];
 }
 

@@ -20,7 +20,8 @@ typedef struct ParamCount {
 int count_params(const ModelConfig *c, ParamCount *out, Err *e);
 
 typedef enum FlopPart {
-    FLOP_QKV, FLOP_ATTENTION, FLOP_OUT, FLOP_ROUTER, FLOP_SHARED, FLOP_EXPERTS, FLOP_HEAD, FLOP_PARTS
+    FLOP_QKV, FLOP_ATTENTION, FLOP_OUT, FLOP_ROUTER, FLOP_SHARED, FLOP_EXPERTS, FLOP_HEAD,
+    FLOP_PARTS
 } FlopPart;
 
 const char *flop_part_name(FlopPart part);

@@ -1,4 +1,5 @@
-/* model/ffn.c - the feed-forward branch: shared expert(s) for all tokens plus top-k specialized ones.
+/* model/ffn.c - the feed-forward branch: shared expert(s) for all tokens plus top-k specialized
+ * ones.
  *
  * out = shared(x) + sum over j of weight_j expert_{e_j}(x), a plain sum (Hunyuan-Large). Several
  * shared experts are one of their total width. A dense model is a shared expert alone.

@@ -5,8 +5,8 @@
 
 #include "model/model.h"
 
-/* The parameters of a layer as the operations take them; absent ones are none. The same struct holds
- * their gradients (f32). */
+/* The parameters of a layer as the operations take them; absent ones are none. The same struct
+ * holds their gradients (f32). */
 typedef struct LayerParams {
     Tensor attn_norm, q, q_bias, k, k_bias, v, v_bias, o, q_norm, k_norm;
     Tensor ffn_norm, router, gate_up, down, shared_gate_up, shared_down;

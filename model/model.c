@@ -17,7 +17,7 @@ static int check_shape(const ModelConfig *c, const ModelShape *s, Err *e)
     if (s->B < 1 || s->T < 1 || !size_mul(s->B, s->T, &N) || N > 1 << 30)
         return err_set(e, "a micro-batch of %lld x %lld tokens", (long long)s->B, (long long)s->T);
     if (!s->train || !c->n_experts || N % c->routing_group_tokens == 0) return 0;
-    err_set(e, "model.routing_group_tokens is %lld, but a micro-batch has %lld x %lld = %lld tokens",
+    err_set(e, "model.routing_group_tokens is %lld, a micro-batch has %lld x %lld = %lld tokens",
             (long long)c->routing_group_tokens, (long long)s->B, (long long)s->T, (long long)N);
     return err_hint(e, "the group must divide the micro-batch's tokens: %lld would do",
                     (long long)s->T);

@@ -22,8 +22,8 @@ typedef struct ModelShape {
 
 typedef struct Model Model;
 
-/* Bytes of each arena ("weights", "master", "grads", "moments", "activations", "work") as named rows,
- * without allocating. */
+/* Bytes of each arena ("weights", "master", "grads", "moments", "activations", "work") as named
+ * rows, without allocating. */
 int model_plan(const ModelConfig *c, const ModelShape *shape, ArenaPlan *plan, Err *e);
 
 /* NULL on error. The config is copied. Parameters are uninitialised. */
@@ -69,8 +69,9 @@ typedef struct StepStats { /* of the micro-batches since model_zero_grads; host 
 
 void model_stats(Model *m, int n_micro, StepStats *out);
 
-/* Held-out loss: dropless, no gradients. Adds to sums[0] the negative log-likelihood, to sums[1] the
- * number of targets. If token_nll is given (B*T floats) it receives each token's, 0 where ignored. */
+/* Held-out loss: dropless, no gradients. Adds to sums[0] the negative log-likelihood, to sums[1]
+ * the number of targets. If token_nll is given (B*T floats) it receives each token's, 0 where
+ * ignored. */
 void model_eval_micro(Model *m, const MicroBatch *b, double sums[2], float *token_nll);
 
 /* Logits (B*T, V) f32 into host memory: for tests and small tools. Routing dropless. */

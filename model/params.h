@@ -1,6 +1,7 @@
 /* model/params.h - the parameter table: one row a parameter, walked by init, optimizer, checkpoint,
- * export and counts. All parameters lie one behind the other in one flat space of elements; masters,
- * gradients and moments are f32 arrays over that space, the bf16 copy of the weights is another. */
+ * export and counts. All parameters lie one behind the other in one flat space of elements;
+ * masters, gradients and moments are f32 arrays over that space, the bf16 copy of the weights is
+ * another. */
 #ifndef ISOMOE_MODEL_PARAMS_H
 #define ISOMOE_MODEL_PARAMS_H
 

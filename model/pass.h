@@ -1,10 +1,10 @@
 /* model/pass.h - one pass through the blocks: what forward and backward of a layer share.
  * Only model/ includes this.
  *
- * The residual stream is kept as "residual + branch": a branch (attention or feed-forward) leaves its
- * output in w.branch, and the next norm adds it to the residual as it reads it. Backwards, w.dres is
- * the gradient of the residual stream; a branch's backward turns it into w.dx, the gradient of the
- * branch's normed input, which the norm's backward adds to w.dres.
+ * The residual stream is kept as "residual + branch": a branch (attention or feed-forward) leaves
+ * its output in w.branch, and the next norm adds it to the residual as it reads it. Backwards,
+ * w.dres is the gradient of the residual stream; a branch's backward turns it into w.dx, the
+ * gradient of the branch's normed input, which the norm's backward adds to w.dres.
  */
 #ifndef ISOMOE_MODEL_PASS_H
 #define ISOMOE_MODEL_PASS_H

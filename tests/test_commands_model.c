@@ -48,7 +48,7 @@ static int set_up(void **state)
     snprintf(out, sizeof out, "train.out=%s", at("run"));
     RUN_CODE(0, "train", "configs/runs/tiny.yaml", data, out, "train.steps=12",
              "optim.warmup_steps=2", "optim.decay_steps=2", "train.eval_every=0",
-             "train.precision=f32", "train.checkpoint_every=0");
+             "train.precision=f32", "train.checkpoint_every=0", "train.threads=1");
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* tests/test_golden.c - second opinion by other hands: the whole model in f32 against fixtures that
- * tools/make_golden.py made with pinned transformers and torch, and against an oracle written from the
- * papers alone (Hunyuan-Large: cross-layer attention, raw top-1 weight). Logits to 1e-4 of their
- * largest, the loss to 1e-5, every gradient to 1e-4 of its norm. */
+ * tools/make_golden.py made with pinned transformers and torch, and against an oracle written from
+ * the papers alone (Hunyuan-Large: cross-layer attention, raw top-1 weight). Logits to 1e-4 of
+ * their largest, the loss to 1e-5, every gradient to 1e-4 of its norm. */
 #include <hdf5.h>
 #include <math.h>
 #include <setjmp.h>

@@ -1,5 +1,6 @@
 /* tests/test_learning.c - the whole of model and optimizer learns: one batch is overfitted to near
- * zero, and an induction task (copy what followed the same token before) is learned from fresh data. */
+ * zero, and an induction task (copy what followed the same token before) is learned from fresh
+ * data. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -55,9 +55,9 @@ static double loss_at(Model *m, const TinyBatch *b, const ParamRow *row, const f
     return loss;
 }
 
-/* Derivative of the loss along u by central differences with Richardson's extrapolation (the error in
- * step^2 cancels). A step is cut while it changes a choice of the router, or while halving it moves
- * the difference by more than 3 %; false if that never ends. */
+/* Derivative of the loss along u by central differences with Richardson's extrapolation (the error
+ * in step^2 cancels). A step is cut while it changes a choice of the router, or while halving it
+ * moves the difference by more than 3 %; false if that never ends. */
 static bool differentiate(Model *m, const TinyBatch *b, const ParamRow *row, const float *u,
                           const int32_t *before, double *step, double *got)
 {
@@ -74,7 +74,8 @@ static bool differentiate(Model *m, const TinyBatch *b, const ParamRow *row, con
     return false;
 }
 
-/* Directions: the row's own gradient, then random ones. The f32 loss carries about 1e-7 of noise. */
+/* Directions: the row's own gradient, then random ones. The f32 loss carries about 1e-7 of noise.
+ * */
 static void check_row(Model *m, const TinyBatch *b, const char *name, const ParamRow *row,
                       const float *grads, const int32_t *before, int *skipped)
 {

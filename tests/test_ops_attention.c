@@ -40,6 +40,7 @@ static const Case cases[] = {
     {1, 200, 200, 1, 1, 8, 0, 0, RANDOM_DOCS, 1},
     {1, 3, 1100, 2, 1, 8, 1097, 0, NO_DOCS, 1},
     {1, 530, 530, 1, 1, 16, 0, 0, ONE_DOC, 1},
+    {4, 140, 140, 64, 8, 4, 0, 0, RANDOM_DOCS, 1},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 

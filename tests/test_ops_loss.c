@@ -191,6 +191,9 @@ static void ce_train(void **state)
     int failures = 0;
     for (int i = 0; i < CASES; i++)
         failures += train_case(&cases[i], DT_F32) + train_case(&cases[i], DT_BF16);
+    const Case wide = {300, 3, 70001, 0, 70001, SOME_COUNTED, 1};
+    if (rig_random_cases(1) > 1)
+        failures += train_case(&wide, DT_F32) + train_case(&wide, DT_BF16);
     assert_int_equal(failures, 0);
 }
 

@@ -145,11 +145,12 @@ static void sqsum(void **state)
     const int64_t sizes[] = {0, 1, 7, 16, 1000, 100003};
     const double scales[] = {1, 1e25, 1e-25};
     int failures = 0;
-    for (int i = 0; i < 6 * 3; i++) {
-        int64_t n = sizes[i / 3];
+    for (int i = 0; i < 6 * 3 * 2; i++) {
+        int64_t n = sizes[i / 6];
+        DType type = i / 3 % 2 ? DT_BF16 : DT_F32;
         double scale = scales[i % 3], start = scale * scale * 2;
-        Rig *r = rig_new("sqsum", "n %d scale %g", (int)n, scale);
-        Slot *x = rig_in(r, "x", tensor_1d(NULL, DT_F32, n), scale);
+        Rig *r = rig_new("sqsum", "n %d scale %g %s", (int)n, scale, dtype_name(type));
+        Slot *x = rig_in(r, "x", tensor_1d(NULL, type, n), scale);
         Slot *sum = rig_inout_values(r, "sum", tensor_1d(NULL, DT_F64, 1), &start, tol_dot(n));
         double squares = ref_sqsum(x->value, n);
         sum->want[0] += squares;

@@ -1,6 +1,7 @@
 /* tests/test_train_config.c - a run's configuration: defaults, what is derived, combinations that
  * cannot be, what may change on a resume, how a limit of minutes changes length and schedule. */
 #include "tests/train_help.h"
+#include "model/count.h"
 #include "train/length.h"
 #include "train/resume.h"
 
@@ -182,11 +183,26 @@ static void test_schedule(void **state)
     assert_true(schedule_lr(&half, 400, 500) < 1);
     assert_true(schedule_lr(&half, 499, 500) < 0.12);
     OptimConfig tiny = length_schedule(&c, 1000, 52);
-    assert_int_equal(tiny.warmup_steps, 50);
-    assert_int_equal(tiny.decay_steps, 2);
-    tiny = length_schedule(&c, 1000, 20);
-    assert_int_equal(tiny.warmup_steps, 20);
-    assert_int_equal(tiny.decay_steps, 0);
+    assert_int_equal(tiny.decay_steps, 10);
+    assert_int_equal(tiny.warmup_steps, 42);
+}
+
+/* The configurations that come with the program are read, and say what they claim. */
+static void test_shipped(void **state)
+{
+    static const char *const runs[] = {"configs/runs/demo.yaml", "configs/runs/tiny.yaml"};
+    RunConfig c;
+    ParamCount n;
+    Err e = {0};
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        if (run_config_read(&c, runs[i], NULL, 0, &e)) fail_msg("%s", e.message);
+    assert_int_equal(run_config_read(&c, runs[0], NULL, 0, &e), 0);
+    assert_int_equal(count_params(&c.model, &n, &e), 0);
+    assert_in_range(n.active_no_embed, 3000000, 4000000);
+    assert_true(c.train.minutes == 5 && c.model.n_experts == 8 && c.model.top_k == 2);
+    assert_true(c.model.n_shared == 1 && c.model.cla_share == 1);
+    assert_int_equal(c.model.qk_norm, QK_HEAD_AFTER_ROPE);
 }
 
 int main(void)
@@ -196,6 +212,7 @@ int main(void)
         cmocka_unit_test(test_refuses),       cmocka_unit_test(test_names_line),
         cmocka_unit_test(test_resolved_text), cmocka_unit_test(test_resume),
         cmocka_unit_test(test_length),        cmocka_unit_test(test_schedule),
+        cmocka_unit_test(test_shipped),
     };
     return cmocka_run_group_tests(tests, help_begin, help_end);
 }

@@ -386,8 +386,8 @@ static void test_killed(void **state)
     int reached = 0;
     (void)state;
     for (int i = 0; i < 5; i++) {
-        const char *const words[] = {"train", at("c.yaml"), out("k"), "train.steps=1000000", more[0],
-                                     more[1], more[2], NULL};
+        const char *const words[] = {"train", at("c.yaml"), out("k"), "train.steps=1000000",
+                                     more[0], more[1], more[2], NULL};
         pid_t pid = program_start(words);
         wait_for_steps("k", reached + 2);
         usleep((useconds_t)(3700 * i));

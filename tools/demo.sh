@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What `make run` does after the build: corpus, tokenizer and shards, training, held-out evaluation, a
-# sample, the report. Each step is kept and reused by the next run.
-# DATA=path takes your own text (file or folder) instead of the demo corpus; RUN is the run's folder.
+# What `make run` does after the build: corpus, tokenizer and shards, training, held-out
+# evaluation, a sample, the report. Each step is kept and reused by the next run.
+# DATA=path takes your own text (file or folder) instead of the demo corpus; RUN is the run's
+# folder.
 set -eu
 cd "$(dirname "$0")/.."
 program=${PROGRAM:-build/release/isomoe}

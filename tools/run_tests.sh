@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test program of $BUILD/tests (or those whose name contains $ONLY) and ends with one line
-# "N passed, N failed, N skipped". A program that dies without a summary counts as one failure.
+# Runs every test program of $BUILD/tests (or those whose name contains $ONLY) and ends with one
+# line "N passed, N failed, N skipped". A program that dies without a summary counts as one failure.
 # ISOMOE_LONG=1 runs every count that an issue names; ISOMOE_FAST=1 (sanitizers) the smallest ones.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -24,8 +24,7 @@ book() {
     read -r status end begin <"$logs/$name.status"
     log=$logs/$name.log
     ok=$(sed -nE 's/^\[  PASSED  \] ([0-9]+) test.*/\1/p' "$log" | tail -n 1)
-    no=$(sed -nE 's/^\[  FAILED  \] [^:]*: ([0-9]+) test.*|^ *([0-9]+) FAILED TEST.*/\1\2/p' "$log" |
-        tail -n 1)
+    no=$(sed -nE 's/^\[  FAILED  \] ([0-9]+) test.*/\1/p' "$log" | tail -n 1)
     off=$(sed -nE 's/^\[  SKIPPED \] [^:]*: ([0-9]+) test.*/\1/p' "$log" | tail -n 1)
     ok=${ok:-0} no=${no:-0} off=${off:-0}
     if [ "$status" -ne 0 ] && [ "$no" -eq 0 ]; then no=1; fi

@@ -19,8 +19,8 @@ OptimConfig length_schedule(const OptimConfig *c, int64_t steps, int64_t total)
 {
     OptimConfig out = *c;
     if (total >= steps) return out;
-    out.warmup_steps = size_min(c->warmup_steps, total);
     out.decay_steps = llround((double)c->decay_steps * (double)total / (double)steps);
-    out.decay_steps = size_min(out.decay_steps, total - out.warmup_steps);
+    out.decay_steps = size_min(out.decay_steps, total);
+    out.warmup_steps = size_min(c->warmup_steps, total - out.decay_steps);
     return out;
 }

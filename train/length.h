@@ -18,7 +18,7 @@ typedef struct Pace {
 int64_t length_fit(const TrainConfig *c, int64_t done, Pace pace);
 
 /* The optimizer's configuration for a run of `total` <= steps: decay_steps scaled by total / steps
- * (rounded), the warm-up as it is (it has begun), both clamped to the run. */
+ * (rounded); the warm-up, which has begun, as it is, but over before the decay begins. */
 OptimConfig length_schedule(const OptimConfig *c, int64_t steps, int64_t total);
 
 #endif

@@ -10,6 +10,7 @@
 enum { SMOOTHING = 60, LOSS_HEIGHT = 300 };
 #define LOSS_TOP 0.985 /* of the values lie in the picture: the first steps fall from above */
 #define NORM_TOP 0.99
+#define SPEED_TOP 0.99
 
 /* Mean of the finite values within count / SMOOTHING of each step, as many before as behind it, so
  * that the curve does not lag. NULL: out of memory. */
@@ -89,7 +90,8 @@ static void draw_one(FILE *out, const RunRecord *r, StepField field, Chart c)
 /* Speed, with a second axis on which the same curve is a share of the matrix peak. */
 static void draw_speed(FILE *out, const Report *report)
 {
-    Chart c = {.title = "Speed", .unit = "model FLOP/s", .from_zero = true};
+    Chart c = {.title = "Speed", .unit = "model FLOP/s", .from_zero = true,
+               .top_share = SPEED_TOP};
     if (report->peak > 0) {
         c.unit = "model FLOP/s; share of the matrix peak";
         c.right_scale = 100 / report->peak;
@@ -109,7 +111,7 @@ static void draw_rate(FILE *out, const RunRecord *r)
 static void draw_heat(FILE *out, const RunRecord *r)
 {
     if (!r->experts) return;
-    HeatMap m = {.title = "Load by expert", .note = "white: none; darkest: twice the fair share",
+    HeatMap m = {.title = "Load by expert", .note = "pale: none; full: twice the fair share",
                  .x = r->field[STEP_step], .value = r->load, .columns = r->count,
                  .rows = r->experts, .top = 2.0 / r->experts, .width = SVG_HALF_WIDTH};
     svg_heat(out, &m);
@@ -129,7 +131,7 @@ static void draw_lost(FILE *out, const RunRecord *r)
 static void draw_auxiliary(FILE *out, const RunRecord *r)
 {
     if (!has_values(r, STEP_aux)) return;
-    Chart c = {.title = "Auxiliary losses", .unit = "before their coefficients, by step",
+    Chart c = {.title = "Auxiliary losses", .unit = "sums over layers, before their coefficients",
                .top_share = NORM_TOP, .width = SVG_HALF_WIDTH};
     c.line[c.lines++] = line(r, "load balance", STEP_aux, 0);
     c.line[c.lines++] = line(r, "router z", STEP_z, 4);
@@ -147,7 +149,8 @@ void report_charts(FILE *out, const Report *report)
              (Chart){.title = "Gradient norm", .unit = "before clipping, by step",
                      .from_zero = true, .top_share = NORM_TOP});
     draw_one(out, r, STEP_tokens_per_s,
-             (Chart){.title = "Tokens a second", .unit = "by step", .from_zero = true});
+             (Chart){.title = "Tokens a second", .unit = "by step", .from_zero = true,
+                     .top_share = SPEED_TOP});
     draw_speed(out, report);
     fprintf(out, "</div>\n");
     bool dense = report->has_config && !report->config.model.n_experts;

@@ -43,7 +43,7 @@ static const char style[] =
     ".none{color:var(--soft)}\n"
     "table{border-collapse:collapse;font-size:.93rem}th,td{padding:.3rem 1.2rem .3rem 0;"
     "text-align:left;vertical-align:top;border-bottom:1px solid var(--line);"
-    "overflow-wrap:anywhere}th{font-weight:500;color:var(--soft)}td.n,th.n{text-align:right}\n"
+    "overflow-wrap:anywhere}th{font-weight:500;color:var(--soft);white-space:nowrap}td.n,th.n{text-align:right}\n"
     "pre{padding:.9rem 1rem;overflow-x:auto;font:13.5px/1.5 ui-monospace,'SF Mono',Menlo,"
     "Consolas,monospace}pre.prose{white-space:pre-wrap;overflow-wrap:anywhere;max-height:36rem}\n"
     "footer{margin-top:3rem;color:var(--soft);font-size:.85rem}\n"
@@ -156,18 +156,21 @@ static void integer_value(FILE *out, const char *key, json_int_t value)
         fprintf(out, "%" JSON_INTEGER_FORMAT, value);
 }
 
-/* Rows "name: value" of an event's plain members; nested ones are left out. */
+/* Rows "name: value" of an event's plain members; nested ones, and whole texts such as the
+ * configuration, which the page shows elsewhere, are left out. */
 static void member_rows(FILE *out, json_t *object)
 {
     const char *key;
     json_t *value;
     json_object_foreach(object, key, value) {
+        const char *string = json_string_value(value);
         if (json_is_object(value) || json_is_array(value) || !strcmp(key, "event")) continue;
+        if (string && strchr(string, '\n')) continue;
         fprintf(out, "<tr><th>");
         for (const char *c = key; *c; c++) html_text(out, *c == '_' ? " " : c, 1);
         fprintf(out, "</th><td>");
-        if (json_is_string(value))
-            html_text(out, json_string_value(value), json_string_length(value));
+        if (string)
+            html_text(out, string, json_string_length(value));
         else if (json_is_integer(value))
             integer_value(out, key, json_integer_value(value));
         else if (json_is_real(value))

@@ -1,4 +1,5 @@
-/* tests/ref/tiny.h - small whole models for tests: a base config, named variations, random batches. */
+/* tests/ref/tiny.h - small whole models for tests: a base config, named variations, random
+ * batches. */
 #ifndef ISOMOE_TESTS_TINY_H
 #define ISOMOE_TESTS_TINY_H
 
