@@ -74,7 +74,8 @@ test: setup ## build and run the tests (ONLY=name runs one program)
 
 test-sanitize: setup ## the tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory -j$$(nproc) MODE=sanitize all tests-bin
-	@BUILD=build/sanitize ONLY="$(ONLY)" ISOMOE_FAST=1 tools/run_tests.sh
+	@BUILD=build/sanitize ONLY="$(ONLY)" ISOMOE_FAST=1 \
+	  ASAN_OPTIONS=allocator_may_return_null=1:$$ASAN_OPTIONS tools/run_tests.sh
 
 test-long: setup ## every count that an issue names, and the mutants
 	@$(MAKE) --no-print-directory -j$$(nproc) all tests-bin

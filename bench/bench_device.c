@@ -1,8 +1,8 @@
 /* bench/bench_device.c - `make bench`: operations and whole steps beside the machine's ceilings.
  *
  * usage: bench_device [--quick] [--samples N] [--threads N] [--json FILE]
- * Prints one table and writes the same as JSON (build/bench.json). --quick: bf16 alone, three
- * samples a row. Run from the top of the tree: it reads configs/bench/.
+ * Prints one table and writes the same as JSON (build/bench.json). --quick: bf16 alone, half
+ * the tokens, three samples a row. Run from the top of the tree: it reads configs/bench/.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 #include "train/json_out.h"
 #include "train/version.h"
 
-enum { B = 8, T = 1024, FULL_SAMPLES = 7, QUICK_SAMPLES = 3, STEPS = 3 };
+enum { B = 8, QUICK_B = 4, T = 1024, FULL_SAMPLES = 5, QUICK_SAMPLES = 3, STEPS = 3 };
 #define BAR 0.20 /* of the matrix peak, for a whole bf16 step at D = 512 */
 
 typedef struct Options {
@@ -67,6 +67,7 @@ static int read_model(ModelConfig *c, const char *path, Err *e)
 
 typedef struct Work {
     ModelConfig d512, d256;
+    int64_t B;
     Ops *ops[2];
     Step *step[STEPS];
     const Row *bar; /* the row that has to reach BAR */
@@ -77,15 +78,16 @@ static int set_up(Work *w, Bench *b, const Options *o, Err *e)
     if (read_model(&w->d512, "configs/bench/d512.yaml", e) ||
         read_model(&w->d256, "configs/bench/d256.yaml", e))
         return -1;
-    w->ops[0] = ops_create(b, &w->d512, DT_BF16, B, T, e);
+    int64_t n = w->B = o->quick ? QUICK_B : B;
+    w->ops[0] = ops_create(b, &w->d512, DT_BF16, n, T, e);
     if (!w->ops[0]) return -1;
-    if (!o->quick && !(w->ops[1] = ops_create(b, &w->d512, DT_F32, B, T, e))) return -1;
+    if (!o->quick && !(w->ops[1] = ops_create(b, &w->d512, DT_F32, n, T, e))) return -1;
     w->bar = &b->row[b->rows];
-    w->step[0] = step_create(b, "step d512", &w->d512, DT_BF16, B, T, e);
+    w->step[0] = step_create(b, "step d512", &w->d512, DT_BF16, n, T, e);
     if (!w->step[0]) return -1;
-    w->step[1] = step_create(b, "step d256", &w->d256, DT_BF16, B, T, e);
+    w->step[1] = step_create(b, "step d256", &w->d256, DT_BF16, n, T, e);
     if (!w->step[1]) return -1;
-    if (!o->quick && !(w->step[2] = step_create(b, "step d512", &w->d512, DT_F32, B, T, e)))
+    if (!o->quick && !(w->step[2] = step_create(b, "step d512", &w->d512, DT_F32, n, T, e)))
         return -1;
     return 0;
 }
@@ -102,6 +104,13 @@ static void print_all(const Bench *b, const Work *w)
 {
     printf("isomoe %s on %s (%s), %d threads\n", version_text(), device_name(b->d),
            device_variant(b->d), device_threads(b->d));
+    const ModelConfig *c = &w->d512;
+    printf("letters: B %lld, T %d, N %lld, D %lld, H %lld, G %lld, K %lld, E %lld, F %lld, "
+           "S %lld, V %lld, R %lld\n", (long long)w->B, T, (long long)w->B * T,
+           (long long)c->d_model, (long long)c->n_heads, (long long)c->n_kv_heads,
+           (long long)c->head_dim, (long long)c->n_experts, (long long)c->expert_width,
+           (long long)model_shared_width(c), (long long)c->vocab_size,
+           (long long)(c->n_experts * model_capacity(c) * w->B * T / c->routing_group_tokens));
     bench_print(b, stdout);
     printf("\nmodel FLOPs (no padding, no recomputation) as a share of the matrix peak\n");
     for (int i = 0; i < b->rows; i++) {

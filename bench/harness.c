@@ -8,7 +8,10 @@
 #include "base/log.h"
 
 #define SAMPLE_SECONDS 0.03
-#define PEAK_SECONDS 0.02
+#define PEAK_SECONDS 0.01
+#define PEAK_SHARE 0.03 /* of a row's time */
+#define LONG_PEAK_SECONDS 0.2
+#define LONG_SECONDS 0.5
 
 Row *bench_add(Bench *b, const char *name, const char *shape, DType type, void (*call)(void *),
                void *context)
@@ -36,40 +39,59 @@ double bench_median(const double *values, int n)
     return n % 2 ? sorted[n / 2] : 0.5 * (sorted[n / 2 - 1] + sorted[n / 2]);
 }
 
-/* The first call makes packed weights, scratch and generated kernels; the second says how long one
- * takes and what it moves. */
-static void warm_up(Bench *b, Row *row)
+static double timed_call(Bench *b, Row *row)
 {
-    const DeviceAccount *account;
-    row->call(row->context);
-    dev_sync(b->d);
     device_reset_accounts(b->d);
     double start = log_seconds();
     row->call(row->context);
     dev_sync(b->d);
-    double seconds = log_seconds() - start;
+    return log_seconds() - start;
+}
+
+/* The first call makes packed weights, scratch and generated kernels; the second, which long rows
+ * do without, says how long one takes and what it moves. */
+static void warm_up(Bench *b, Row *row)
+{
+    const DeviceAccount *account;
+    double seconds = timed_call(b, row);
+    if (seconds < LONG_SECONDS) seconds = timed_call(b, row);
     int n = device_accounts(b->d, &account);
     for (int i = 0; i < n; i++) {
         row->flops += (double)account[i].flops;
         row->bytes += (double)account[i].bytes;
     }
+    row->expected = seconds;
     row->repeats = (int)fmin(10000, ceil(SAMPLE_SECONDS / fmax(seconds, 1e-7)));
 }
 
+typedef struct Ceilings {
+    double bf16, f32, triad;
+} Ceilings;
+
+static Ceilings measure_ceilings(Bench *b, double seconds)
+{
+    return (Ceilings){device_matrix_peak(b->d, DT_BF16, seconds),
+                      device_matrix_peak(b->d, DT_F32, seconds),
+                      device_memory_peak(b->d, seconds)};
+}
+
+/* The ceilings are the means of those just before and just after the calls; long rows get longer
+ * looks at them. */
 static void sample(Bench *b, Row *row)
 {
-    double bf16 = device_matrix_peak(b->d, DT_BF16, PEAK_SECONDS);
-    double f32 = device_matrix_peak(b->d, DT_F32, PEAK_SECONDS);
-    double triad = device_memory_peak(b->d, PEAK_SECONDS);
-    b->peak_bf16[b->n_peaks] = bf16;
-    b->peak_f32[b->n_peaks] = f32;
-    b->triad[b->n_peaks++] = triad;
+    double look = fmin(fmax(PEAK_SECONDS, PEAK_SHARE * row->expected), LONG_PEAK_SECONDS);
+    Ceilings before = measure_ceilings(b, look);
     double start = log_seconds();
     for (int i = 0; i < row->repeats; i++) row->call(row->context);
     dev_sync(b->d);
     double seconds = (log_seconds() - start) / row->repeats;
-    double peak = row->type == DT_BF16 ? bf16 : f32;
+    Ceilings after = measure_ceilings(b, look);
+    double bf16 = 0.5 * (before.bf16 + after.bf16), f32 = 0.5 * (before.f32 + after.f32);
+    double triad = 0.5 * (before.triad + after.triad), peak = row->type == DT_BF16 ? bf16 : f32;
     double model = row->model_flops > 0 ? row->model_flops : row->flops;
+    b->peak_bf16[b->n_peaks] = bf16;
+    b->peak_f32[b->n_peaks] = f32;
+    b->triad[b->n_peaks++] = triad;
     row->time[row->n] = seconds;
     row->share[row->n] = fmax(row->flops / peak, row->bytes / triad) / seconds;
     row->peak_share[row->n++] = model / seconds / peak;

@@ -1,7 +1,7 @@
 /* bench/harness.h - timing of rows beside the machine's ceilings, measured in the same run.
  *
- * A sample = the ceilings measured for a moment, then the row's call repeated for about
- * SAMPLE_SECONDS. Samples of all rows alternate, so that a slow spell of the machine meets all rows
+ * A sample = the row's call repeated for about SAMPLE_SECONDS, between two short looks at the
+ * ceilings. Samples of all rows alternate, so that a slow spell of the machine meets all rows
  * and its ceilings alike. A row's numbers are medians over its samples.
  * floor = max(FLOPs / matrix peak, bytes / triad); share = floor / time.
  */
@@ -24,6 +24,7 @@ typedef struct Row {
     /* found: */
     double flops, bytes;          /* of one call, from the device's accounts */
     double model_flops;           /* > 0: whole steps; without padding and recomputation */
+    double expected;              /* seconds of a call, from the warm-up */
     int repeats, n;               /* calls in a sample; samples */
     double time[MAX_SAMPLES], share[MAX_SAMPLES], peak_share[MAX_SAMPLES];
 } Row;

@@ -156,7 +156,8 @@ static void want_tables(Rig *r, const RefRoute *a)
 static void want_stats(Rig *r, const RefRoute *a)
 {
     int64_t R = a->group_tokens, groups = a->N / R;
-    Slot *s = rig_out(r, "stats", tensor_2d(NULL, DT_F32, groups, STAT_COUNT), tol_dot(R * a->E));
+    Slot *s = rig_out(r, "stats", tensor_2d(NULL, DT_F32, groups, STAT_COUNT),
+                      tol_dot(R + a->E) + TOL_C);
     memcpy(s->want, a->stats, sizeof *s->want * (size_t)slot_size(s));
     for (int64_t g = 0; g < groups; g++) {
         double worst = 0;
