@@ -20,7 +20,7 @@
 #include "data/encode.h"
 #include "data/inputs.h"
 #include "data/manifest.h"
-#include "data/sample.h"
+#include "data/reservoir.h"
 #include "data/source.h"
 #include "data/tokenizer.h"
 #include "data/tokenizer_train.h"

@@ -16,7 +16,7 @@
 
 #include "base/io.h"
 #include "base/size.h"
-#include "data/h5.h"
+#include "base/h5.h"
 #include "data/seal.h"
 #include "data/shard.h"
 

@@ -4,7 +4,7 @@
 #include <hdf5.h>
 
 #include "base/hash.h"
-#include "data/h5.h"
+#include "base/h5.h"
 #include "data/manifest.h"
 #include "data/seal.h"
 #include "data/shard.h"

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "data/inputs.h"
-#include "data/sample.h"
+#include "data/reservoir.h"
 #include "data/source.h"
 
 /* ---- packing ------------------------------------------------------------------------------- */

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "data/h5.h"
+#include "base/h5.h"
 
 const char *const tensor_groups[TENSOR_GROUPS] = {"master", "m", "v"};
 

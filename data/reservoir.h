@@ -1,11 +1,11 @@
-/* data/sample.h - an even, deterministic sample of a stream of text whose length is not known.
+/* data/reservoir.h - an even, deterministic sample of a stream of text whose length is not known.
  *
  * The text is cut into chunks of at most SAMPLE_CHUNK bytes; every chunk gets a pseudo-random rank
  * from its number, and the chunks of lowest rank that fit are kept. Which they are depends on the
  * order and size of the documents alone.
  */
-#ifndef ISOMOE_DATA_SAMPLE_H
-#define ISOMOE_DATA_SAMPLE_H
+#ifndef ISOMOE_DATA_RESERVOIR_H
+#define ISOMOE_DATA_RESERVOIR_H
 
 #include <stddef.h>
 #include <stdint.h>

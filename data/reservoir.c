@@ -1,6 +1,6 @@
-/* data/sample.c - see sample.h. Between twice max_bytes and max_bytes are held: when more come,
+/* data/reservoir.c - see sample.h. Between twice max_bytes and max_bytes are held: when more come,
  * the chunks of highest rank are dropped, and none above the highest kept rank is taken later. */
-#include "data/sample.h"
+#include "data/reservoir.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,11 +1,11 @@
-/* data/h5.h - the few things that every user of HDF5 needs: one caller at a time, its errors as an
+/* base/h5.h - the few things that every user of HDF5 needs: one caller at a time, its errors as an
  * Err, scalar attributes read with their type and size checked.
  *
  * All HDF5 calls of the program stand between h5_lock and h5_unlock, even where the installed
  * library was built thread-safe: another one may not be.
  */
-#ifndef ISOMOE_DATA_H5_H
-#define ISOMOE_DATA_H5_H
+#ifndef ISOMOE_BASE_H5_H
+#define ISOMOE_BASE_H5_H
 
 #include <hdf5.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* data/h5.c - see h5.h. */
-#include "data/h5.h"
+/* base/h5.c - see h5.h. */
+#include "base/h5.h"
 
 #include <pthread.h>
 #include <stdarg.h>
