@@ -38,7 +38,7 @@ typedef struct ModelConfig {
 const ConfTable *model_config_table(void);
 
 /* Copies the section's rows into out (at most max), each offset moved by `base`. Returns how many.
- * */
+ */
 int model_config_rows(ConfRow *out, int max, size_t base);
 
 /* Fills derived defaults (head_dim) and checks combinations; on failure the Err names path, line

@@ -3,7 +3,7 @@
  * Every layer caches its own rotated and normed keys; values are cached by the layer that owns
  * them. A pass over `count` new tokens writes their keys and values behind the cached ones and
  * attends to all. Routing is dropless, so a token's result does not depend on what is fed with it.
- * */
+ */
 #include <stdlib.h>
 
 #include "base/size.h"

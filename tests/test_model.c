@@ -81,7 +81,7 @@ static bool differentiate(Model *m, const TinyBatch *b, const ParamRow *row, con
 }
 
 /* Directions: the row's own gradient, then random ones. The f32 loss carries about 1e-7 of noise.
- * */
+ */
 static void check_row(Model *m, const TinyBatch *b, const char *name, const ParamRow *row,
                       const float *grads, const int32_t *before, int *skipped)
 {

@@ -1,6 +1,6 @@
 /* train/checkpoint_read.c - finding and reading checkpoints; see checkpoint.h. All checks that need
  * no tensor bytes come first, then the whole file's checksum, and only then is the model touched.
- * */
+ */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>

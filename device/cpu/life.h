@@ -1,4 +1,5 @@
-/* device/cpu/life.h - entries of the CPU table that do not depend on the instruction set (cpu.c). */
+/* device/cpu/life.h - entries of the CPU table that do not depend on the instruction set (cpu.c).
+ */
 #ifndef ISOMOE_DEVICE_CPU_LIFE_H
 #define ISOMOE_DEVICE_CPU_LIFE_H
 

@@ -1,8 +1,8 @@
 /* device/cpu/vec.h - 16-lane vectors in plain GNU C: one source for every instruction set.
  *
- * The lane count is 16 everywhere (gcc splits a vector into two or four registers where it must), so
- * that sums have the same order, and the same code runs from SSE to AVX-512. Types: V16 of float,
- * I16 of int32. Loads and stores take any alignment.
+ * The lane count is 16 everywhere (gcc splits a vector into two or four registers where it must),
+ * so that sums have the same order, and the same code runs from SSE to AVX-512. Types: V16 of
+ * float, I16 of int32. Loads and stores take any alignment.
  */
 #ifndef ISOMOE_DEVICE_CPU_VEC_H
 #define ISOMOE_DEVICE_CPU_VEC_H
@@ -49,7 +49,7 @@ static inline void v_store_bf16(uint16_t *p, V16 v)
     memcpy(p, &h, sizeof h);
 }
 
-/* First `count` (< 16) elements; the other lanes are `fill` when loading, untouched when storing. */
+/* First `count` (< 16) elements; the other lanes are `fill` when loading, kept when storing. */
 static inline V16 v_load_part(const float *p, int64_t count, float fill)
 {
     float lane[LANES];
