@@ -2,8 +2,9 @@
  *
  * A primitive is made for exact sizes, strides and types. Making one costs 0.1 to 2 ms (code is
  * generated), even a hit in oneDNN's own cache costs 10 to 20 times a small product; so each thread
- * keeps what it made in a hash table, emptied when full. oneDNN requires that a primitive runs in the
- * thread that made it unless the caller lends the scratch memory: we do both. Called by gemm.c.
+ * keeps what it made in a hash table, emptied when full. oneDNN requires that a primitive runs in
+ * the thread that made it unless the caller lends the scratch memory: we do both. Called by
+ * gemm_native.c.
  */
 #include "device/cpu_dnnl.h"
 

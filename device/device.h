@@ -57,9 +57,10 @@ void dev_linear_bwd(Device *d, LinearGrad g, Tensor dy, Tensor x, Tensor w);
 
 /* The same for E experts: rows row_begin[e] .. row_begin[e+1]-1 of x (R, I) and y (R, O) belong to
  * expert e with w (E, O, I). row_begin (E+1) i32 on the device, nondecreasing, row_begin[0] = 0;
- * rows of y from row_begin[E] on are left as they are. */
+ * rows of y from row_begin[E] on are left as they are. y has x's type. */
 void dev_expert_linear_fwd(Device *d, Tensor y, Tensor x, Tensor w, Tensor row_begin);
-/* g.dx (R, I) written or added to, g.dw (E, O, I) f32 added into; no bias. */
+/* g.dx (R, I) written or added to (rows from row_begin[E] on: whatever), g.dw (E, O, I) f32 added
+ * into; no bias. */
 void dev_expert_linear_bwd(Device *d, LinearGrad g, Tensor dy, Tensor x, Tensor w,
                            Tensor row_begin);
 
@@ -183,7 +184,7 @@ enum { /* columns of Routing.stats, one row a group */
  * expert, then by token. */
 typedef struct Routing {
     Tensor probs;     /* (N, E) f32: softmax of the logits */
-    Tensor first;     /* (N, k) i32: the k most probable experts, in order; ties: lower first */
+    Tensor first;     /* (N, k) i32: experts of the k largest logits, in order; ties: lower first */
     Tensor expert;    /* (N, k) i32: the expert in force after capacity; -1 = unplaced */
     Tensor row;       /* (N, k) i32: row of the expert buffer; -1 = unplaced */
     Tensor weight;    /* (N, k) f32: combine weight; 0 = unplaced */
@@ -279,7 +280,8 @@ void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *v
 /* sum (1) f64 += sum of x^2. */
 void dev_sqsum(Device *d, Tensor sum, Tensor x);
 /* From sum (1) f64: grad_norm = sqrt(sum); grad_scale = min(1, max_norm / norm) (1 if max_norm is
- * 0); skip = norm not finite. vars is a device pointer. */
+ * 0); skip = norm not finite (grad_scale then
+ * has no meaning). vars is a device pointer. */
 void dev_clip(Device *d, StepVars *vars, Tensor sum, double max_norm);
 /* Copies *host over *vars (device pointer). */
 void dev_step_begin(Device *d, StepVars *vars, const StepVars *host);

@@ -9,6 +9,7 @@ limit=${TEST_SECONDS:-900}
 [ -n "${ISOMOE_LONG:-}" ] && limit=14400
 passed=0 failed=0 skipped=0 bad=""
 logs=$build/test-logs
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000} # as the program does: see train/main.c
 mkdir -p "$logs"
 
 run_one() {

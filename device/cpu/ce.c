@@ -1,9 +1,9 @@
 /* device/cpu/ce.c - linear map to the vocabulary, cross-entropy, and their gradients.
  *
- * z (N, V) = x (N, D) w (V, D)^T exists only for one chunk of rows at a time, as blocks [block][row]
- * [column] of BLOCK columns. For each chunk, in parallel over blocks: the products, and from them
- * maximum and sum of exponentials of each row and block; then in parallel over rows: lse, from the
- * blocks in order. Gradients: dz overwrites the stored block in the type of x,
+ * z (N, V) = x (N, D) w (V, D)^T exists only for one chunk of rows at a time, as blocks
+ * [block][row] [column] of BLOCK columns. For each chunk, in parallel over blocks: the products,
+ * and from them maximum and sum of exponentials of each row and block; then in parallel over rows:
+ * lse, from the blocks in order. Gradients: dz overwrites the stored block in the type of x,
  *   training: as e^(z - maximum) times a factor of row and block (one exponential for each logit);
  *             the target's element is made anew from its f32 logit, because p - 1 cancels;
  *   ce_bwd:   from z and the given lse;
@@ -209,7 +209,9 @@ static void chunk_run(Device *d, const Job *j)
 {
     const bool grads = j->mode != CE_FWD;
     const bool dw = grads && tensor_given(j->dw), dx = grads && tensor_given(j->dx);
-    const GemmPlan p = gemm_plan(j->rows, tensor_cols(j->x), j->w.dim[0], false);
+    const Gemm shape = {.m = j->rows, .n = tensor_cols(j->x), .k = j->w.dim[0],
+                        .type = j->x.type};
+    const GemmPlan p = gemm_plan(d, &shape, false);
 #pragma omp parallel num_threads(d->threads)
     {
 #pragma omp for schedule(dynamic)

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "device/cpu/life.h"
+#include "device/cpu_dnnl.h"
 
 extern const DeviceOps cpu_ops_sse4, cpu_ops_avx2, cpu_ops_avx512;
 
@@ -134,7 +135,10 @@ void *cpu_scratch(Device *d, int64_t bytes)
     return state->scratch;
 }
 
-int64_t cpu_scratch_bytes(const Device *d) { return cpu_state(d)->scratch_bytes; }
+int64_t cpu_scratch_bytes(const Device *d)
+{
+    return cpu_state(d)->scratch_bytes + cpu_thread_scratch_total();
+}
 
 int cpu_upload(Device *d, Tensor dst, const void *host)
 {

@@ -1,11 +1,11 @@
 /* device/cpu/cpu.h - what the files of the CPU device share.
  *
- * Every op file of this folder is compiled once per instruction set with CPU_ISA defined as a suffix
- * (sse4: x86-64-v2, avx2: x86-64-v3, avx512: x86-64-v4); the variant is chosen at run time by cpu.c,
- * or forced by the environment variable ISOMOE_ISA (sse4 | avx2 | avx512 | amx). The defines below
- * give each exported function the suffix, so that code reads plainly and a debugger tells variants
- * apart. Vector code uses the 16-lane types of vec.h: lane count and order of sums are the same for
- * every instruction set.
+ * Every op file of this folder is compiled once per instruction set with CPU_ISA defined as a
+ * suffix (sse4: x86-64-v2, avx2: x86-64-v3, avx512: x86-64-v4); the variant is chosen at run time
+ * by cpu.c, or forced by the environment variable ISOMOE_ISA (sse4 | avx2 | avx512 | amx). The
+ * defines below give each exported function the suffix, so that code reads plainly and a debugger
+ * tells variants apart. Vector code uses the 16-lane types of vec.h: lane count and order of sums
+ * are the same for every instruction set.
  */
 #ifndef ISOMOE_DEVICE_CPU_CPU_H
 #define ISOMOE_DEVICE_CPU_CPU_H

@@ -1,15 +1,12 @@
 /* device/cpu/expert_linear.c - a linear map for each of E experts over its rows of a buffer.
  *
- * y (R, O) = x (R, I) w[e] (O, I)^T for the rows row_begin[e] .. row_begin[e+1]-1 of expert e, and the
- * gradients. The tiles of all experts' products are one list, run by one parallel loop; tile sizes
- * depend on the shapes only, the number of rows that an expert got decides how many tiles it has.
+ * y (R, O) = x (R, I) w[e] (O, I)^T for the rows row_begin[e] .. row_begin[e+1]-1 of expert e, and
+ * the gradients. The tiles of all experts' products are one list, run by one parallel loop; tile
+ * sizes depend on the shapes only, the rows that an expert got decide how many tiles it has.
  * Called through dev_expert_linear_fwd and dev_expert_linear_bwd.
  */
 #include "base/size.h"
 #include "device/cpu/gemm.h"
-
-/* Tiles as in gemm.c; halved while all experts together have fewer than TASKS_WANTED. */
-enum { TILE_M = 512, TILE_N = 256, TILE_MIN = 64, TASKS_WANTED = 32 };
 
 /* One product for each expert: how expert e's differs from that of expert 0, and its tasks. */
 typedef struct List {
@@ -21,17 +18,14 @@ typedef struct List {
     int64_t *first;            /* (E + 1): first task of expert e */
 } List;
 
-static void list_tiles(List *l, int64_t experts, int64_t m)
+/* The tile size, from the shapes: as if all experts had the same number of rows. */
+static void list_tiles(const Device *d, List *l, int64_t experts, int64_t rows)
 {
-    l->tile_m = TILE_M;
-    l->tile_n = TILE_N;
-    for (;;) {
-        const int64_t tasks = experts * size_ceil_div(size_max(m, 1), l->tile_m) *
-                              size_ceil_div(l->g.n, l->tile_n);
-        if (tasks >= TASKS_WANTED || (l->tile_m == TILE_MIN && l->tile_n == TILE_MIN)) return;
-        if (l->tile_m > l->tile_n) l->tile_m /= 2;
-        else l->tile_n /= 2;
-    }
+    Gemm g = l->g;
+    if (!l->rows_are_k) g.m = size_max(rows / experts, 1);
+    const GemmPlan p = gemm_tiles(d, &g, experts);
+    l->tile_m = p.tile_m;
+    l->tile_n = p.tile_n;
 }
 
 /* The product of expert e. */
@@ -87,7 +81,7 @@ int expert_linear_fwd_cpu(Device *d, Tensor y, Tensor x, Tensor w, Tensor row_be
                     .b_trans = true, .c = y.data, .ldc = out, .type = x.type, .c_type = y.type},
               .a_step = in, .b_step = out * in, .c_step = out};
     l.first = cpu_scratch(d, (experts + 1) * (int64_t)sizeof *l.first);
-    list_tiles(&l, experts, tensor_rows(x) / experts);
+    list_tiles(d, &l, experts, tensor_rows(x));
     const int64_t tasks = list_fill(&l, begin, experts);
 #pragma omp parallel for num_threads(d->threads) schedule(dynamic)
     for (int64_t i = 0; i < tasks; i++) list_run(d, &l, begin, i);
@@ -118,8 +112,8 @@ int expert_linear_bwd_cpu(Device *d, LinearGrad g, Tensor dy, Tensor x, Tensor w
     }
     dx.first = cpu_scratch(d, 2 * (experts + 1) * (int64_t)sizeof *dx.first);
     dw.first = dx.first + experts + 1;
-    list_tiles(&dx, experts, tensor_rows(dy) / experts);
-    list_tiles(&dw, experts, out);
+    list_tiles(d, &dx, experts, tensor_rows(dy));
+    list_tiles(d, &dw, experts, 0);
     const int64_t weights = list_fill(&dw, begin, experts), rows = list_fill(&dx, begin, experts);
 #pragma omp parallel for num_threads(d->threads) schedule(dynamic)
     for (int64_t i = 0; i < weights + rows; i++) {

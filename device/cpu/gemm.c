@@ -10,12 +10,21 @@
 #include "device/cpu/gemm_block.h"
 #include "device/cpu/vec.h"
 
-/* A tile of C that is one task: tall, because what is copied of B is used for all its rows. Fewer
- * than TILES_WANTED tiles are halved down to TILE_MIN. */
-enum { TILE_M = 512, TILE_N = 256, TILE_MIN = 64, TILES_WANTED = 16 };
+/* The largest and the smallest tile of C that is one task. The own code likes tall tiles, because
+ * what it copies of B serves all their rows; oneDNN takes C without a copy where a tile has all of
+ * its columns. oneDNN's bits depend on the number of columns of the tile, so in a forward product
+ * that must not depend on the number of rows. */
+enum { TILE_M = 512, TILE_N = 256, TILE_MIN = 64 };
+enum { NATIVE_M = 256, NATIVE_N = 1024, NATIVE_MIN = 128 };
+enum { TILES_WANTED = 8, TILES_WANTED_MANY = 32 };
 
 /* A product with few tiles and a long sum is cut along k into SPLITS partial sums. */
-enum { SPLIT_TILES = 8, SPLIT_K = 2048, SPLITS = 8 };
+enum { SPLIT_TILES = 4, SPLIT_K = 2048, SPLITS = 8 };
+
+static bool is_native(const Device *d, const Gemm *g)
+{
+    return g->type == DT_BF16 && cpu_state(d)->native_bf16;
+}
 
 /* The product over an empty sum. */
 static void empty_product(const Gemm *g)
@@ -44,26 +53,37 @@ void gemm_serial(const Device *d, const Gemm *g)
     gemm_check(g);
     if (g->m == 0 || g->n == 0) return;
     if (g->k == 0) empty_product(g);
-    else if (g->type == DT_BF16 && cpu_state(d)->native_bf16) gemm_native(g);
+    else if (is_native(d, g)) gemm_native(g);
     else gemm_block(g, g->type, g->type);
 }
 
-GemmPlan gemm_plan(int64_t m, int64_t n, int64_t k, bool split)
+GemmPlan gemm_tiles(const Device *d, const Gemm *g, int64_t products)
 {
-    GemmPlan p = {.tile_m = TILE_M, .tile_n = TILE_N, .splits = 1};
+    const bool native = is_native(d, g);
+    const int64_t least = native ? NATIVE_MIN : TILE_MIN;
+    const int64_t wanted = products > 1 ? TILES_WANTED_MANY : TILES_WANTED;
+    GemmPlan p = {.tile_m = native ? NATIVE_M : TILE_M, .tile_n = native ? NATIVE_N : TILE_N,
+                  .splits = 1};
     for (;;) {
-        p.rows = size_ceil_div(m, p.tile_m);
-        p.cols = size_ceil_div(n, p.tile_n);
-        const bool small = p.tile_m == TILE_MIN && p.tile_n == TILE_MIN;
-        if (p.rows * p.cols >= TILES_WANTED || small) break;
-        if (p.tile_m > p.tile_n) p.tile_m /= 2;
-        else p.tile_n /= 2;
+        p.rows = size_ceil_div(g->m, p.tile_m);
+        p.cols = size_ceil_div(g->n, p.tile_n);
+        p.tasks = p.rows * p.cols;
+        if (products * p.tasks >= wanted) return p;
+        if (p.tile_m > least && (native || p.tile_m > p.tile_n)) p.tile_m /= 2;
+        else if (p.tile_n > least && !(native && !g->a_trans)) p.tile_n /= 2;
+        else if (p.tile_m > least) p.tile_m /= 2;
+        else return p;
     }
-    if (split && p.rows * p.cols < SPLIT_TILES && k >= SPLIT_K) {
+}
+
+GemmPlan gemm_plan(const Device *d, const Gemm *g, bool split)
+{
+    GemmPlan p = gemm_tiles(d, g, 1);
+    if (split && p.tasks < SPLIT_TILES && g->k >= SPLIT_K) {
         p.splits = SPLITS;
-        p.partial_bytes = SPLITS * m * n * (int64_t)sizeof(float);
+        p.partial_bytes = SPLITS * g->m * g->n * (int64_t)sizeof(float);
+        p.tasks *= p.splits;
     }
-    p.tasks = p.rows * p.cols * p.splits;
     return p;
 }
 
@@ -104,7 +124,7 @@ void gemm_reduce(const Gemm *g, const GemmPlan *p, const float *partial, int64_t
 void gemm_parallel(Device *d, const Gemm *g)
 {
     const bool may_split = g->c_type == DT_F32 && g->bias == NULL;
-    const GemmPlan p = gemm_plan(g->m, g->n, g->k, may_split);
+    const GemmPlan p = gemm_plan(d, g, may_split);
     float *partial = p.splits > 1 ? cpu_scratch(d, p.partial_bytes) : NULL;
 #pragma omp parallel num_threads(d->threads)
     {

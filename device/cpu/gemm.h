@@ -28,6 +28,7 @@ typedef struct Gemm {
 } Gemm;
 
 #ifdef CPU_ISA
+#define gemm_tiles CPU_NAME(gemm_tiles)
 #define gemm_plan CPU_NAME(gemm_plan)
 #define gemm_task CPU_NAME(gemm_task)
 #define gemm_reduce CPU_NAME(gemm_reduce)
@@ -49,9 +50,11 @@ typedef struct GemmPlan {
     int64_t partial_bytes; /* 0 if splits == 1 */
 } GemmPlan;
 
-/* Depends on the shape only. split: the sum may be split (which makes the bits of a row of C depend
- * on m). */
-GemmPlan gemm_plan(int64_t m, int64_t n, int64_t k, bool split);
+/* The plan for g; depends on shape and types only, the pointers are not read. split: the sum may be
+ * split (which makes the bits of a row of C depend on m). */
+GemmPlan gemm_plan(const Device *d, const Gemm *g, bool split);
+/* The same without splits, for one of `products` products of about this shape that run together. */
+GemmPlan gemm_tiles(const Device *d, const Gemm *g, int64_t products);
 void gemm_task(const Device *d, const Gemm *g, const GemmPlan *p, float *partial, int64_t index);
 void gemm_reduce(const Gemm *g, const GemmPlan *p, const float *partial, int64_t row);
 #endif

@@ -1,49 +1,20 @@
 /* device/cpu/gemm_block.c - C (+)= A B in f32, for operands of f32 or bf16, in one thread.
  *
- * The usual three levels: a panel of B (DEPTH x COLS) and a panel of A (ROWS x DEPTH) are widened to
- * f32 and laid out as the innermost loop reads them; that loop keeps TILE_ROWS x TILE_COLS sums in
- * registers through the whole depth. A panel of B is laid out as [COLS / TILE_COLS][depth]
- * [TILE_COLS]; one of A row by row, or, when A is stored (k, m), as [ROWS / TILE_ROWS][depth]
- * [TILE_ROWS]: either way a copy of pieces of rows. What a tile has beyond the edges of C is
- * computed from zeros (or from A's next rows) and not stored. Called by gemm.c.
+ * The usual three levels: a panel of B (DEPTH x COLS) and a panel of A (ROWS x DEPTH) are copied in
+ * the order in which they are read (gemm_pack.h); the innermost loop keeps the sums of a tile,
+ * TILE_ROWS x TILE_COLS, in registers through the whole depth. What a tile has beyond the edges of
+ * C is computed from zeros, or from A's next rows, and not stored. Called by gemm.c and router.c.
  */
 #include "device/cpu/gemm_block.h"
 
-#include <string.h>
-
-#include "base/size.h"
-#include "device/cpu/native.h"
-#include "device/cpu/vec.h"
+#include "device/cpu/gemm_pack.h"
 #include "device/cpu_dnnl.h"
 
-/* The sums, a row of B and one element of A fill the registers: 24 + 4 + 1 of 32, or of 16. */
-#if defined __AVX512F__
-enum { TILE_ROWS = 6, VECTORS = 4 };
-#elif defined __AVX2__
-enum { TILE_ROWS = 6, VECTORS = 2 };
-#else
-enum { TILE_ROWS = 4, VECTORS = 2 };
-#endif
-enum {
-    TILE_COLS = VECTORS * WIDTH,
-    DEPTH = 128, /* short, so that two threads of one core share its L1 and L2 */
-    DEPTH_STRIDE = DEPTH + 16, /* not a power of two: rows of A would share their cache sets */
-    ROWS = 96,
-    COLS = 256,
-    BAND = 4 * ROWS, /* rows whose sums wait when C is bf16 and the depth takes several blocks */
-    PANEL_A_BYTES = (ROWS * DEPTH_STRIDE + WIDTH) * 4,
-    PANEL_B_BYTES = DEPTH * COLS * 4,
-};
-_Static_assert(ROWS % TILE_ROWS == 0 && COLS % TILE_COLS == 0, "panels are whole tiles");
-_Static_assert((int)TILE_ROWS <= (int)WIDTH, "pack_a copies one register for each k");
+enum { LINE = 64 }; /* bytes that memory is fetched in */
 
-#define INLINE static inline __attribute__((always_inline))
-
-/* A product whose operands may differ in type. */
-typedef struct Job {
-    const Gemm *g;
-    DType a_type, b_type;
-} Job;
+typedef struct Panels {
+    float *a, *b;
+} Panels;
 
 /* Where a panel's product goes. */
 typedef struct Sink {
@@ -98,122 +69,6 @@ static void tile_of_cols(int64_t depth, const float *a, const float *b, Sink c, 
     tile_some(depth, a, 1, TILE_ROWS, b, c, cols);
 }
 
-static inline float element(const void *p, DType type, int64_t at)
-{
-    return type == DT_F32 ? ((const float *)p)[at] : bf16_to_f32(((const uint16_t *)p)[at]);
-}
-
-/* dst = `count` elements at `src`, widened; then zeros up to `whole`. */
-static inline void copy_row(float *dst, const void *src, DType type, int64_t at, int64_t count,
-                            int64_t whole)
-{
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) v_store(dst + i, v_get(src, type, at + i, LANES));
-    for (; i < count; i++) dst[i] = element(src, type, at + i);
-    for (; i < whole; i++) dst[i] = 0.0f;
-}
-
-INLINE VF load_widened(const void *p, DType type, int64_t at)
-{
-    if (type == DT_F32) return vf_load((const float *)p + at);
-    uint16_t __attribute__((vector_size(2 * WIDTH))) half;
-    memcpy(&half, (const uint16_t *)p + at, sizeof half);
-    return (VF)(__builtin_convertvector(half, VI) << 16);
-}
-
-/* One step of the transposition of WIDTH vectors: exchanges blocks of `step` lanes. */
-INLINE void exchange(VF v[WIDTH], int step)
-{
-    VI lane;
-    for (int i = 0; i < WIDTH; i++) lane[i] = i;
-    const VI upper = (lane & step) != 0;
-    const VI low = (~upper & lane) | (upper & (lane - step + WIDTH));
-    const VI high = (~upper & (lane + step)) | (upper & (lane + WIDTH));
-#pragma GCC unroll 16
-    for (int i = 0; i < WIDTH; i++) {
-        if (i & step) continue;
-        const VF x = v[i], y = v[i + step];
-        v[i] = __builtin_shuffle(x, y, low);
-        v[i + step] = __builtin_shuffle(x, y, high);
-    }
-}
-
-/* dst[k][j] (row stride TILE_COLS) = element k of row j, at at + j * ld + k, for WIDTH rows. */
-INLINE void transpose_rows(float *dst, const void *src, DType type, int64_t at, int64_t ld,
-                           int64_t depth)
-{
-    int64_t k = 0;
-    for (; k + WIDTH <= depth; k += WIDTH) {
-        VF v[WIDTH];
-#pragma GCC unroll 16
-        for (int j = 0; j < WIDTH; j++) v[j] = load_widened(src, type, at + j * ld + k);
-        exchange(v, 1);
-        exchange(v, 2);
-        if (WIDTH > 4) exchange(v, 4 % WIDTH);
-        if (WIDTH > 8) exchange(v, 8 % WIDTH);
-#pragma GCC unroll 16
-        for (int j = 0; j < WIDTH; j++) vf_store(dst + (k + j) * TILE_COLS, v[j]);
-    }
-    for (; k < depth; k++)
-        for (int j = 0; j < WIDTH; j++) dst[k * TILE_COLS + j] = element(src, type, at + j * ld + k);
-}
-
-/* The same where fewer than WIDTH rows are left; zeros for the others. */
-static void transpose_some(float *dst, const Job *job, int64_t at, int64_t rows, int64_t depth)
-{
-    const Gemm *g = job->g;
-    for (int64_t k = 0; k < depth; k++)
-        for (int64_t j = 0; j < WIDTH; j++)
-            dst[k * TILE_COLS + j] =
-                j < rows ? element(g->b, job->b_type, at + j * g->ldb + k) : 0.0f;
-}
-
-/* Rows k0.. (depth) and columns j0.. (cols) of B into panel (see the top). */
-static void pack_b(float *panel, const Job *job, int64_t k0, int64_t depth, int64_t j0,
-                   int64_t cols)
-{
-    const Gemm *g = job->g;
-    for (int64_t j = 0; !g->b_trans && j < cols; j += TILE_COLS)
-        for (int64_t k = 0; k < depth; k++)
-            copy_row(panel + j * depth + k * TILE_COLS, g->b, job->b_type,
-                     (k0 + k) * g->ldb + j0 + j, size_min(cols - j, TILE_COLS), TILE_COLS);
-    if (!g->b_trans) return;
-    for (int64_t j = 0; j < size_round_up(cols, TILE_COLS); j += WIDTH) {
-        const int64_t at = (j0 + j) * g->ldb + k0;
-        float *dst = panel + j / TILE_COLS * TILE_COLS * depth + j % TILE_COLS;
-        if (j + WIDTH > cols) transpose_some(dst, job, at, cols - j, depth);
-        else if (job->b_type == DT_F32) transpose_rows(dst, g->b, DT_F32, at, g->ldb, depth);
-        else transpose_rows(dst, g->b, DT_BF16, at, g->ldb, depth);
-    }
-}
-
-/* Rows i0.. (rows) and columns k0.. (depth) of A into panel. Where A is stored (k, m), a whole
- * register is copied for each k: what exceeds TILE_ROWS is overwritten by the next k. */
-static void pack_a(float *panel, const Job *job, int64_t i0, int64_t rows, int64_t k0,
-                   int64_t depth)
-{
-    const Gemm *g = job->g;
-    const int64_t whole = size_round_up(rows, TILE_ROWS);
-    if (!g->a_trans) {
-        for (int64_t i = 0; i < whole; i++)
-            copy_row(panel + i * DEPTH_STRIDE, g->a, job->a_type, (i0 + i) * g->lda + k0,
-                     i < rows ? depth : 0, depth);
-        return;
-    }
-    for (int64_t i = i0; i < i0 + rows; i += TILE_ROWS) {
-        int64_t at = k0 * g->lda + i;
-        if (i + WIDTH > g->m)
-            for (int64_t k = 0; k < depth; k++, panel += TILE_ROWS, at += g->lda)
-                copy_row(panel, g->a, job->a_type, at, size_min(g->m - i, TILE_ROWS), TILE_ROWS);
-        else if (job->a_type == DT_F32)
-            for (int64_t k = 0; k < depth; k++, panel += TILE_ROWS, at += g->lda)
-                vf_store(panel, load_widened(g->a, DT_F32, at));
-        else
-            for (int64_t k = 0; k < depth; k++, panel += TILE_ROWS, at += g->lda)
-                vf_store(panel, load_widened(g->a, DT_BF16, at));
-    }
-}
-
 /* A tile that does not fit into C: computed aside, then rows x cols of it stored. */
 static void edge_product(int64_t depth, const float *a, const float *b, bool a_trans, Sink c,
                          int64_t rows, int64_t cols)
@@ -229,17 +84,88 @@ static void edge_product(int64_t depth, const float *a, const float *b, bool a_t
         }
 }
 
-/* c (rows x cols) (+)= panel a times panel b. */
-static void panel_product(const float *a, const float *b, int64_t rows, int64_t cols,
-                          int64_t depth, bool a_trans, Sink c)
+/* Where the product of two panels is: in a band of `rows` rows of C from i0; the panel of A from
+ * row i, that of B from column j (cols), both from k (depth). */
+typedef struct Place {
+    int64_t i0, rows, i, j, cols, k, depth;
+} Place;
+
+/* What the next panels will be copied from: fetched into L2 while the panels at hand are
+ * multiplied, a few lines with each tile. Without that, copying waits for memory: 5% of the time in
+ * forward products, 15% in weight gradients. */
+typedef struct Ahead {
+    const char *row;
+    int64_t step, bytes, rows; /* bytes: wanted of each row */
+    int64_t at;
+} Ahead;
+
+INLINE void ahead_fetch(Ahead *w, int64_t lines)
 {
+    for (; lines > 0 && w->rows > 0; lines--) {
+        __builtin_prefetch(w->row + w->at, 0, 2);
+        w->at += LINE;
+        if (w->at < w->bytes) continue;
+        w->at = 0;
+        w->row += w->step;
+        w->rows--;
+    }
+}
+
+static Ahead ahead_of(const void *p, DType type, int64_t at, int64_t ld, int64_t rows,
+                      int64_t cols)
+{
+    const int64_t size = (int64_t)dtype_size(type);
+    return (Ahead){(const char *)p + at * size, ld * size, cols * size, rows, 0};
+}
+
+static Ahead ahead_a(const Job *job, int64_t i, int64_t rows, int64_t k, int64_t depth)
+{
+    const Gemm *g = job->g;
+    if (g->a_trans) return ahead_of(g->a, job->a_type, k * g->lda + i, g->lda, depth, rows);
+    return ahead_of(g->a, job->a_type, i * g->lda + k, g->lda, rows, depth);
+}
+
+static Ahead ahead_b(const Job *job, int64_t k, int64_t depth, int64_t j, int64_t cols)
+{
+    const Gemm *g = job->g;
+    if (g->b_trans) return ahead_of(g->b, job->b_type, j * g->ldb + k, g->ldb, cols, depth);
+    return ahead_of(g->b, job->b_type, k * g->ldb + j, g->ldb, depth, cols);
+}
+
+static int64_t ahead_lines(const Ahead *w) { return w->rows * size_ceil_div(w->bytes, LINE); }
+
+/* The panels that come after those of p. */
+static void ahead_next(Ahead next[2], const Job *job, const Place *p)
+{
+    const Gemm *g = job->g;
+    const int64_t i = p->i + ROWS, end = p->i0 + p->rows;
+    const int64_t k = p->k + p->depth, depth = size_min(g->k - k, DEPTH);
+    next[0] = next[1] = (Ahead){0};
+    if (i < end) next[0] = ahead_a(job, i, size_min(end - i, ROWS), p->k, p->depth);
+    else if (depth > 0) {
+        next[0] = ahead_a(job, p->i0, size_min(p->rows, ROWS), k, depth);
+        next[1] = ahead_b(job, k, depth, p->j, p->cols);
+    }
+}
+
+/* c (rows x cols) (+)= panel a times panel b. */
+static void panel_product(const Job *job, const Panels *in, int64_t rows, int64_t cols,
+                          int64_t depth, Sink c, Ahead next[2])
+{
+    const bool a_trans = job->g->a_trans;
+    const int64_t tiles = size_ceil_div(rows, TILE_ROWS) * size_ceil_div(cols, TILE_COLS);
+    const int64_t lines_a = size_ceil_div(ahead_lines(&next[0]), tiles);
+    const int64_t lines_b = size_ceil_div(ahead_lines(&next[1]), tiles);
     for (int64_t j = 0; j < cols; j += TILE_COLS) {
-        const float *bj = b + j * depth;
+        const float *bj = in->b + j * depth;
         const int64_t width = size_min(cols - j, TILE_COLS);
         for (int64_t i = 0; i < rows; i += TILE_ROWS) {
-            const float *ai = a + i * (a_trans ? depth : DEPTH_STRIDE);
+            const float *ai =
+                in->a + (a_trans ? i / TILE_ROWS * cols_tile_step(depth) : i * DEPTH_STRIDE);
             const int64_t height = size_min(rows - i, TILE_ROWS);
             const Sink to = {c.data + i * c.ld + j, c.ld, c.add};
+            ahead_fetch(&next[0], lines_a);
+            ahead_fetch(&next[1], lines_b);
             if (width < TILE_COLS || height < TILE_ROWS)
                 edge_product(depth, ai, bj, a_trans, to, height, width);
             else if (a_trans) tile_of_cols(depth, ai, bj, to, TILE_COLS);
@@ -248,7 +174,7 @@ static void panel_product(const float *a, const float *b, int64_t rows, int64_t 
     }
 }
 
-/* Sums of rows x cols, complete, become C at (i0, j0): the bias, and C's type if `sums` is not C. */
+/* Complete sums (rows x cols) become C at (i0, j0): with the bias, in C's type. */
 static void finish(const Gemm *g, int64_t i0, int64_t rows, int64_t j0, int64_t cols, Sink sums)
 {
     const bool narrow = g->c_type == DT_BF16;
@@ -263,25 +189,29 @@ static void finish(const Gemm *g, int64_t i0, int64_t rows, int64_t j0, int64_t 
         }
 }
 
-/* All of C's columns for `rows` rows from i0 on. With bf16 C the sums wait in `sums` (rows x COLS,
- * or ROWS x COLS when one block covers the depth) until they are complete. */
+/* All of C's columns for the rows of the band. With bf16 C the sums wait in `sums` (rows x COLS, or
+ * ROWS x COLS when one block covers the depth) until they are complete. */
 static void row_band(const Job *job, int64_t i0, int64_t rows, float *sums)
 {
     const Gemm *g = job->g;
-    float *panel_a = cpu_thread_scratch(0, PANEL_A_BYTES);
-    float *panel_b = cpu_thread_scratch(1, PANEL_B_BYTES);
-    for (int64_t j = 0; j < g->n; j += COLS)
-        for (int64_t k = 0; k < g->k; k += DEPTH) {
-            const int64_t cols = size_min(g->n - j, COLS), depth = size_min(g->k - k, DEPTH);
-            pack_b(panel_b, job, k, depth, j, cols);
-            for (int64_t i = i0; i < i0 + rows; i += ROWS) {
-                const int64_t count = size_min(i0 + rows - i, ROWS);
-                Sink to = {(float *)g->c + i * g->ldc + j, g->ldc, g->add || k > 0};
+    const Panels panels = {cpu_thread_scratch(0, PANEL_A_BYTES),
+                           cpu_thread_scratch(1, PANEL_B_BYTES)};
+    Place p = {.i0 = i0, .rows = rows};
+    for (p.j = 0; p.j < g->n; p.j += COLS)
+        for (p.k = 0; p.k < g->k; p.k += DEPTH) {
+            p.cols = size_min(g->n - p.j, COLS);
+            p.depth = size_min(g->k - p.k, DEPTH);
+            pack_b(panels.b, job, p.k, p.depth, p.j, p.cols);
+            for (p.i = i0; p.i < i0 + rows; p.i += ROWS) {
+                const int64_t count = size_min(i0 + rows - p.i, ROWS);
+                Sink to = {(float *)g->c + p.i * g->ldc + p.j, g->ldc, g->add || p.k > 0};
                 if (sums != NULL)
-                    to = (Sink){sums + (g->k > DEPTH ? i - i0 : 0) * COLS, COLS, k > 0};
-                pack_a(panel_a, job, i, count, k, depth);
-                panel_product(panel_a, panel_b, count, cols, depth, g->a_trans, to);
-                if (k + depth == g->k) finish(g, i, count, j, cols, to);
+                    to = (Sink){sums + (g->k > DEPTH ? p.i - i0 : 0) * COLS, COLS, p.k > 0};
+                Ahead next[2];
+                ahead_next(next, job, &p);
+                pack_a(panels.a, job, p.i, count, p.k, p.depth);
+                panel_product(job, &panels, count, p.cols, p.depth, to, next);
+                if (p.k + p.depth == g->k) finish(g, p.i, count, p.j, p.cols, to);
             }
         }
 }

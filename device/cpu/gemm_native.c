@@ -1,7 +1,7 @@
-/* device/cpu/gemm_native.c - C (+)= A B of bf16 operands through oneDNN, where AMX makes that worth.
+/* device/cpu/gemm_native.c - C (+)= A B of bf16 operands through oneDNN, where there is AMX.
  *
- * Two properties of oneDNN 2.6 decide what happens here. Its AMX code takes dense matrices only (with
- * any other row stride it falls back to code several times slower): strided ones are copied. And a
+ * Two properties of oneDNN 2.6 decide what happens here. Its AMX code takes dense matrices only
+ * (with another row stride it falls back to code several times slower): strided ones are copied. A
  * primitive is made for exact sizes, at about a millisecond: sizes that depend on the data (rows of
  * an expert) would make one after another, so every size is rounded up to a multiple of ROUND, with
  * zeros in the copies. Products of that size are the same bits for any m, so a row of C does not
@@ -14,7 +14,7 @@
 #include "device/cpu/vec.h"
 #include "device/cpu_dnnl.h"
 
-enum { ROUND = 32, SLOT_A = 0, SLOT_B = 1, SLOT_C = 2 };
+enum { ROUND = 32, DEPTH = 1024, SLOT_A = 0, SLOT_B = 1, SLOT_C = 2 };
 
 /* The matrix p (rows x cols, row stride ld) as a dense matrix of whole_rows x whole_cols, in the
  * thread's slot, zeros outside; p itself where it is that already. */
@@ -45,7 +45,8 @@ static void add_sums(const Gemm *g, const float *sums, int64_t ld)
         }
 }
 
-void gemm_native(const Gemm *g)
+/* C (+)= A B for a depth that fits the caches; C is not bf16 unless this is the whole depth. */
+static void native_block(const Gemm *g)
 {
     Gemm h = *g;
     h.m = size_round_up(g->m, ROUND);
@@ -65,4 +66,18 @@ void gemm_native(const Gemm *g)
     }
     cpu_dnnl_gemm(&h);
     if (!direct) add_sums(g, h.c, h.ldc);
+}
+
+void gemm_native(const Gemm *g)
+{
+    /* A weight gradient copies its operands: by blocks, so that the copies stay in the cache. */
+    const int64_t block = g->a_trans && g->c_type == DT_F32 && g->bias == NULL ? DEPTH : g->k;
+    Gemm h = *g;
+    for (int64_t k = 0; k < g->k; k += block) {
+        h.k = size_min(g->k - k, block);
+        h.a = (const uint16_t *)g->a + (g->a_trans ? k * g->lda : k);
+        h.b = (const uint16_t *)g->b + (g->b_trans ? k : k * g->ldb);
+        h.add = g->add || k > 0;
+        native_block(&h);
+    }
 }

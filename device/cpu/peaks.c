@@ -1,7 +1,7 @@
-/* device/cpu/peaks.c - what the machine can do now: the yardsticks that shares are reported against.
+/* device/cpu/peaks.c - what the machine can do now: the yardsticks of reported shares.
  *
  * Matrix peak: independent multiply-adds in registers on every thread at once, with the instruction
- * that products use (AMX TDPBF16PS for native bf16, else f32 multiply-adds of this instruction set).
+ * that products use: AMX TDPBF16PS for native bf16, else f32 multiply-adds of the instruction set.
  * Memory peak: STREAM's triad a = b + s c over arrays larger than the caches.
  * Called through device_matrix_peak and device_memory_peak.
  */
@@ -92,7 +92,10 @@ double cpu_peaks_memory(Device *d, double seconds)
     int64_t passes = 0;
     do {
 #pragma omp parallel for num_threads(d->threads)
-        for (int64_t i = 0; i < COUNT; i++) a[i] = passes ? b[i] + 0.5f * c[i] : (b[i] = c[i] = 1.0f);
+        for (int64_t i = 0; i < COUNT; i++) {
+            if (passes == 0) a[i] = b[i] = c[i] = 1.0f;
+            else a[i] = b[i] + 0.5f * c[i];
+        }
         if (!passes++) begin = omp_get_wtime(); /* the first pass only touches the pages */
     } while (passes < 2 || omp_get_wtime() - begin < seconds);
     const double elapsed = omp_get_wtime() - begin;

@@ -1,4 +1,4 @@
-/* device/cpu/router.c - logits (N, E) f32 = x (N, D) w (E, D)^T with f32 weights, and its gradients.
+/* device/cpu/router.c - logits (N, E) = x (N, D) w (E, D)^T, logits and w f32, and its gradients.
  *
  * E is small and the precision is f32 whatever x is: the choice of experts hangs on these numbers.
  * Rows are cut into tasks of ROWS; a row's logits have the same bits whatever N is. Called through
