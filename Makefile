@@ -49,7 +49,7 @@ PROGRAM  = $(BUILD)/isomoe
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.SECONDARY:
+.PRECIOUS: $(BUILD)/%.o
 .PHONY: help all run setup test test-sanitize test-long tests-bin mutate bench style info golden \
         clean
 

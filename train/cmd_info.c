@@ -100,7 +100,7 @@ static int list_off(const Device *d, Off out[OFF])
         snprintf(o->why, sizeof o->why, "ISOMOE_ISA=%.40s asks for another variant", forced);
     else
         snprintf(o->why, sizeof o->why, "this processor or kernel has none; bf16 products widen "
-                 "to f32, which costs most of their speed");
+                 "to f32");
     return n;
 }
 

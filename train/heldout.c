@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/size.h"
+#include "train/signals.h"
 
 /* Adds the text bytes of the counted targets; writes them to `text` if given. */
 static int count_bytes(HeldOut *out, const Batch *b, const Tokenizer *tokenizer, FILE *text, Err *e)
@@ -35,14 +36,14 @@ int heldout_measure(HeldOut *out, Model *m, Loader *loader, const Tokenizer *tok
 {
     double sums[2] = {0};
     *out = (HeldOut){0};
-    while (out->sequences < sequences) {
+    while (out->sequences < sequences && !signals_stop()) {
         Batch b;
         int64_t B = size_min(model_shape(m)->B, sequences - out->sequences);
         if (loader_batch(loader, out->sequences, B, &b, e)) return -1;
         MicroBatch micro = {.B = B, .tokens = b.tokens, .targets = b.targets,
                             .doc_start = use_documents ? b.doc_start : NULL};
         model_eval_micro(m, &micro, sums, NULL);
-        if (count_bytes(out, &b, tokenizer, text, e)) return -1;
+        if (tokenizer && count_bytes(out, &b, tokenizer, text, e)) return -1;
         out->sequences += B;
     }
     out->nll = sums[0];

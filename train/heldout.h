@@ -20,7 +20,9 @@ typedef struct HeldOut {
 } HeldOut;
 
 /* The first `sequences` windows of the loader (dropless, no gradients); use_documents: the model is
- * told where documents begin. text (or NULL) receives the bytes of the counted targets in order. */
+ * told where documents begin. text (or NULL) receives the bytes of the counted targets in order.
+ * Without a tokenizer (NULL) there are no bytes. A caught stop signal ends it early: out->sequences
+ * tells how many were measured. */
 int heldout_measure(HeldOut *out, Model *m, Loader *loader, const Tokenizer *tokenizer,
                     int64_t sequences, bool use_documents, FILE *text, Err *e);
 

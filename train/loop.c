@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "train/command.h"
+#include "train/heldout.h"
 #include "train/json_out.h"
 #include "train/length.h"
 #include "train/progress.h"
@@ -113,19 +114,15 @@ static int check_divergence(Loop *l, Err *e)
 static int evaluate(Loop *l, bool *done, Err *e)
 {
     Run *r = l->r;
-    double sums[2] = {0}, began = log_seconds();
+    double began = log_seconds();
+    HeldOut h;
     *done = false;
-    for (int64_t i = 0; i < r->eval_sequences; i += r->config.train.micro_batch) {
-        Batch b;
-        if (signals_stop()) return 0;
-        int64_t B = size_min(r->config.train.micro_batch, r->eval_sequences - i);
-        if (loader_batch(r->val, i, B, &b, e)) return -1;
-        MicroBatch m = {.B = B, .tokens = b.tokens, .targets = b.targets,
-                        .doc_start = r->config.data.mask_documents ? b.doc_start : NULL};
-        model_eval_micro(r->model, &m, sums, NULL);
-    }
-    r->val_loss = sums[1] > 0 ? sums[0] / sums[1] : NAN;
-    r->eval_targets = (int64_t)sums[1];
+    if (heldout_measure(&h, r->model, r->val, NULL, r->eval_sequences,
+                        r->config.data.mask_documents, NULL, e))
+        return -1;
+    if (h.sequences < r->eval_sequences) return 0;
+    r->val_loss = h.loss;
+    r->eval_targets = h.targets;
     *done = true;
     count_time(l);
     if (r->log.last_eval == r->state.step) return 0; /* its line has stood since before a resume */
