@@ -14,6 +14,20 @@ make -s -C "$work" -j"$(nproc)" all tests-bin >build/mutants/build.log 2>&1 || {
     echo "the unbroken tree does not build; see build/mutants/build.log"
     exit 1
 }
+run_target() {
+    (cd "$work" && timeout 900 build/release/tests/"$target") >>build/mutants/"$name".log 2>&1
+    status=$?
+    return $status
+}
+
+# The named test failed, or it was the one running when the program died.
+went_red() {
+    log=build/mutants/$name.log
+    grep -qE "^\[  FAILED  \].*\b$test\b" "$log" && return 0
+    { [ "$status" -ge 124 ] || grep -q "ended by signal" "$log"; } &&
+        grep -qE "^\[ RUN +\] $test\b" "$log"
+}
+
 for patch in tests/mutants/*"$only"*.patch; do
     [ -e "$patch" ] || continue
     name=$(basename "$patch" .patch)
@@ -29,11 +43,10 @@ for patch in tests/mutants/*"$only"*.patch; do
         >>build/mutants/"$name".log 2>&1; then
         echo "UNBUILT  $name: $target does not compile"
         survived=$((survived + 1))
-    elif (cd "$work" && timeout 900 build/release/tests/"$target") >>build/mutants/"$name".log 2>&1
-    then
+    elif run_target; then
         echo "SURVIVED $name: $target stayed green"
         survived=$((survived + 1))
-    elif grep -qE "(FAILED.*|\[ +RUN +\] *)$test" build/mutants/"$name".log; then
+    elif went_red; then
         echo "killed   $name by $target:$test"
         killed=$((killed + 1))
     else
