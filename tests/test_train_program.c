@@ -489,21 +489,30 @@ static void test_minutes(void **state)
     assert_has(program_err, "complete at step");
 }
 
-/* A rate that tears the model apart: exit code 4, and no checkpoint of the wreck. */
-static void test_diverged(void **state)
+/* A rate that tears the model apart, to large losses or to no number at all: exit code 4, and no
+ * checkpoint of the wreck. */
+static void check_diverged(const char *folder, const char *decay, const char *reason)
 {
-    char **names;
+    char **names, checkpoints[64];
     int count;
-    (void)state;
-    RUN_CODE(4, "train", at("c.yaml"), out("x"), "train.steps=500", "optim.lr=100",
+    RUN_CODE(4, "train", at("c.yaml"), out(folder), "train.steps=500", "optim.lr=100",
              "optim.warmup_steps=60", "train.eval_every=0", "train.checkpoint_every=40",
-             "train.precision=f32", "optim.weight_decay=0", "--json");
+             "train.precision=f32", decay, "--json");
     assert_has(program_err, "error: diverged at step ");
+    assert_has(program_err, reason);
     assert_has(program_err, "\nhint: lower optim.lr or lengthen optim.warmup_steps");
     assert_has(program_out, "\"event\": \"diverged\"");
-    if (io_list_dir(at("x/checkpoints"), &names, &count, NULL)) return; /* none at all */
+    snprintf(checkpoints, sizeof checkpoints, "%s/checkpoints", folder);
+    if (io_list_dir(at(checkpoints), &names, &count, NULL)) return; /* none at all */
     assert_true(count <= 1);
     io_free_names(names, count);
+}
+
+static void test_diverged(void **state)
+{
+    (void)state;
+    check_diverged("x", "optim.weight_decay=0", " steps in a row had a loss above ");
+    check_diverged("y", "optim.weight_decay=10", " steps in a row had no finite gradient");
 }
 
 int main(void)
