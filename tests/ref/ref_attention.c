@@ -120,7 +120,7 @@ static void pair_bwd(const RefAttention *a, Query u, int64_t s)
         a->dv_mag[row + i] += p * p_err * fabs(d_o[i]);
         a->dq_mag[u.row + i] += dS_mag * fabs(k);
         a->dk_mag[row + i] += dS_mag * fabs(q);
-        /* squares for now; P is rounded once, dS is made of a rounded P and rounded itself */
+        /* squares, rooted below; P is rounded once, dS is made of a rounded P and rounded itself */
         a->dv_half[row + i] += p * d_o[i] * p * d_o[i];
         a->dq_half[u.row + i] += 2 * dS * k * dS * k;
         a->dk_half[row + i] += 2 * dS * q * dS * q;

@@ -54,7 +54,7 @@ void ref_ce_bwd(const RefCe *a)
                 if (!a->dx_mag) continue;
                 a->dx_mag[n * a->D + i] += dz_mag * fabs(w);
                 a->dw_mag[v * a->D + i] += dz_mag * fabs(x);
-                a->dx_half[n * a->D + i] += dz * w * dz * w; /* squares for now */
+                a->dx_half[n * a->D + i] += dz * w * dz * w; /* squares, rooted below */
                 a->dw_half[v * a->D + i] += dz * x * dz * x;
             }
         }
