@@ -5,8 +5,8 @@
 #include "train/command.h"
 
 /* libgomp's threads wait by spinning for milliseconds unless told otherwise when the program is
- * loaded. When anything else wants one of the cores, threads then burn the time that the one they
- * wait for needs: with a busy core beside two threads, training made fewer than 10 steps where short
+ * loaded. When anything else wants one of the cores, they burn the time that the one they wait
+ * for needs: with a busy core beside two threads, training made fewer than 10 steps where short
  * spinning made 10 to 39 (docs/LOG.md). So the program starts itself anew with a short spin, unless
  * the user has chosen. */
 static void spin_shortly(char **argv)
