@@ -14,7 +14,10 @@ typedef enum RngPurpose {
     RNG_RECYCLE,   /* recycle routing: (seed, step, layer, group) */
     RNG_DATA,      /* data order: (seed, source, epoch) */
     RNG_SAMPLE,    /* text generation: (seed, position) */
-    RNG_TEST       /* tests and benchmarks */
+    RNG_TEST,      /* tests and benchmarks */
+    RNG_GATE,      /* noise of the gate: (seed, step, layer, group) */
+    RNG_ROUND,     /* stochastic rounding of moments: (seed, step, parameter) */
+    RNG_SPLIT      /* partition of a dense model's neurons: (seed, layer) */
 } RngPurpose;
 
 typedef struct PhiloxKey {

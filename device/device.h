@@ -152,12 +152,26 @@ void dev_attention_bwd(Device *d, AttnGrad g, Tensor d_o, AttnTensors a, const A
 typedef enum RouteMode {
     ROUTE_RECYCLE,
     ROUTE_DROPLESS,
-    ROUTE_REPLAY /* recycle's buffers, but routing.expert is given: recorded choices */
+    ROUTE_DROP,          /* as recycle, but what its expert has no room for stays unplaced */
+    ROUTE_EXPERT_CHOICE, /* each expert takes the C tokens of the group that score it highest */
+    ROUTE_REPLAY         /* buffers of capacity C, but routing.expert is given: recorded choices */
 } RouteMode;
+
+typedef enum RouteScore { SCORE_SOFTMAX, SCORE_SIGMOID } RouteScore;
 
 typedef struct RouteOpt {
     RouteMode mode;
+    int score;            /* RouteScore: softmax over all experts, or a sigmoid of each logit */
     bool renorm;          /* weights divided by their sum over the placed choices */
+    double weight_scale;  /* factor on every weight; 1: none */
+    bool drop_by_score;   /* ROUTE_DROP: an expert keeps the choices with the highest scores (ties:
+                             earlier token), not those that come first in (rank, token) order */
+    double top_p;         /* > 0 (softmax only): a token takes experts in order of score until the
+                             sum of their scores passes top_p, at most k; the rest are -1 */
+    int64_t blocks;       /* > 0: the experts are `blocks` equal runs, of which a token may use */
+    int64_t blocks_top;   /*   the blocks_top best; a block's value: the sum of its max(1, k /
+                               blocks_top) highest selection keys; ties: lower block */
+    Tensor bias;          /* (E) f32 or none: selection key = score + bias; never in the weights */
     int64_t group_tokens; /* R; N is a multiple of it. Dropless: only the balance loss uses it */
     int64_t capacity;     /* C: rows an expert has in each group; not for dropless */
     int64_t group0;       /* global index of the first group: keys the random draws */
@@ -165,32 +179,41 @@ typedef struct RouteOpt {
     const StepVars *vars; /* device pointer; seed and step */
     double aux_scale;     /* factor on d(sum over groups of l_aux): coefficient / groups in all */
     double z_scale;       /* factor on d(sum over tokens of lse^2): coefficient / tokens in all */
+    double entropy_scale; /* factor on d(sum over tokens of H): coefficient / tokens in all */
+    Tensor balance_f;     /* (E) f32 or none: f_e of l_aux; none: of the group itself */
+    Tensor balance_width; /* (E) f32 or none: factor on f_e: width of the expert / mean width (the
+                             P-penalty of HMoE) */
 } RouteOpt;
 
 enum { /* columns of Routing.stats, one row a group */
     STAT_AUX,      /* l_aux = E sum_e f_e P_e; f_e: share of the group's tokens with e among their
-                      first choices (before capacity), P_e: mean probability */
+                      choices (before capacity), P_e: mean score, sigmoid scores of a token divided
+                      by their sum over all experts */
     STAT_Z,        /* sum over tokens of logsumexp(logits)^2 */
     STAT_OVERFLOW, /* choices that their expert had no room for */
     STAT_RECYCLED, /* of those, placed at another expert */
     STAT_UNPLACED, /* of those, placed nowhere (weight 0) */
-    STAT_MAX_LOAD, /* largest number of first choices that an expert got */
+    STAT_MAX_LOAD, /* largest number of choices (before capacity) that an expert got */
+    STAT_CHOICES,  /* choices made: R k, fewer with top_p; expert choice: E C */
+    STAT_ENTROPY,  /* sum over tokens of H = -sum_e p_e log p_e, p as in P_e */
     STAT_COUNT
 };
 
 /* Everything that routing leaves for the rest of the layer; memory planned by the model. E experts,
- * k choices a token, Gr = N / R groups. Rows of an expert buffer: recycle: R_rows = E * Gr * C,
- * expert e, group g, place c is row (e * Gr + g) * C + c; dropless: R_rows = N * k, sorted by
- * expert, then by token. */
+ * k choices a token (expert choice: k = E slots, filled by ascending expert, then -1), Gr = N / R
+ * groups. Rows of an expert buffer: dropless: R_rows = N * k, sorted by expert, then by token; else
+ * R_rows = E * Gr * C, expert e, group g, place c is row (e * Gr + g) * C + c. */
 typedef struct Routing {
-    Tensor probs;     /* (N, E) f32: softmax of the logits */
-    Tensor first;     /* (N, k) i32: experts of the k largest logits, in order; ties: lower first */
-    Tensor expert;    /* (N, k) i32: the expert in force after capacity; -1 = unplaced */
+    Tensor probs;     /* (N, E) f32: scores: softmax of the logits, or their sigmoids */
+    Tensor first;     /* (N, k) i32: the choices: experts with the k largest selection keys, in
+                         order (ties: lower expert); -1: none (top_p, expert choice) */
+    Tensor expert;    /* (N, k) i32: the expert in force after capacity; -1 = unplaced, or none */
     Tensor row;       /* (N, k) i32: row of the expert buffer; -1 = unplaced */
     Tensor weight;    /* (N, k) f32: combine weight; 0 = unplaced */
     Tensor row_src;   /* (R_rows) i32: n * k + j of the choice in the row; -1 = empty */
     Tensor row_begin; /* (E + 1) i32 */
     Tensor load;      /* (Gr, E) i32: choices placed at the expert */
+    Tensor count;     /* (Gr, E) i32: choices of the expert, before capacity */
     Tensor stats;     /* (Gr, STAT_COUNT) f32 */
 } Routing;
 
@@ -199,22 +222,58 @@ void dev_router_fwd(Device *d, Tensor logits, Tensor x, Tensor w);
 /* dx (N, D) ADDED into; dw (E, D) f32 added into. */
 void dev_router_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, Tensor w);
 
-/* Fills the Routing from logits (N, E). Recycling (docs/MATH.md): per group, choices by rank (all
- * first choices in token order, then all second ones, ...) take places while their expert has room;
- * the lost ones, in (rank, token) order, are matched one to one to the free places in random order:
- * free places are listed by expert, place i gets the key philox_u32(key, pass << 20 | i), the list
- * is sorted by (key, i). A match to an expert that the token already has leaves both unmatched;
- * they are tried again in at most 4 further passes (fresh keys, list rebuilt). A choice gets the
- * lowest free row of its expert and group, in order of placing, so empty rows stand last. The
- * weight of a choice is the probability of the expert in force, with renorm over the sum of the
- * placed ones (all 0 where that sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 |
- * group}. Replay: routing.expert (N, k) is read (-1: unplaced; at most C of a group at one
- * expert), choices take rows in (token, choice) order; the rest follows as for recycle. */
+/* Fills the Routing from logits (N, E). Selection keys are the logits themselves where nothing else
+ * enters (no bias, no blocks; every score rises with its logit), else score + bias in f32. Capacity
+ * (docs/MATH.md): per group, choices by rank (all first choices in token order, then all second
+ * ones, ...) take places while their expert has room. Recycling: the lost ones, in (rank, token)
+ * order, are matched one to one to the free places in random order: free places are listed by
+ * expert, place i gets the key philox_u32(key, pass << 20 | i), the list is sorted by (key, i). A
+ * match to an expert that the token already has leaves both unmatched; they are tried again in at
+ * most 4 further passes (fresh keys, list rebuilt). A choice gets the lowest free row of its expert
+ * and group, in order of placing, so empty rows stand last. Expert choice: expert e takes the C
+ * tokens of the group with the highest scores p_e (ties: earlier token), its rows in token order
+ * (C at most R; if C is larger the rest stay empty). The weight of a choice is weight_scale times
+ * the score of the expert in force, with renorm over the sum of the placed ones (all 0 where that
+ * sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 | group}. Replay: routing.expert
+ * (N, k) is read (-1: unplaced; at most C of a group at one expert), choices take rows in (token,
+ * choice) order; the rest follows as for recycle. */
 void dev_route_fwd(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
-/* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and softmax, plus the balance
- * loss (aux_scale E f_e / R on each probability) and the z-loss (z_scale 2 lse p_e). */
+/* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and scores, plus the balance
+ * loss (aux_scale E f_e / R on each P term), the z-loss (z_scale 2 lse softmax_e) and the entropy
+ * (entropy_scale dH). Choices, f_e and bias have no gradient. */
 void dev_route_bwd(Device *d, Tensor dlogits, const Routing *r, Tensor dweight, Tensor logits,
                    const RouteOpt *opt);
+
+/* Noisy gate in training (Shazeer et al. 2017; LLaMA-MoE): noisy (N, E) = clean + eps s, s =
+ * softplus(raw) + 0.01, eps standard normal number n E + e of the Philox stream {seed, RNG_GATE,
+ * layer, step << 32 | group}, n the token in its group of R. All f32. Uses group_tokens, group0,
+ * layer, vars of opt. noisy may be clean only where the balance below is not used. */
+void dev_gate_noise_fwd(Device *d, Tensor noisy, Tensor clean, Tensor raw, const RouteOpt *opt);
+/* draw (N, E) written = dnoisy eps sigmoid(raw); the gradient of clean is dnoisy itself. */
+void dev_gate_noise_bwd(Device *d, Tensor draw, Tensor dnoisy, Tensor raw, const RouteOpt *opt);
+
+typedef struct GateCv {
+    Tensor noisy, clean, raw;     /* (N, E) f32 as above */
+    Tensor first;                 /* (N, k) i32: the choices by noisy logits */
+    Tensor loss;                  /* (Gr) f32: forward writes l_cv of each group */
+    Tensor dnoisy, dclean, draw;  /* (N, E) f32, backward ADDS into each */
+} GateCv;
+
+/* Per group l_cv = CV2(importance) + CV2(load), CV2(v) = unbiased variance / (mean^2 + 1e-10) over
+ * the E experts; importance_e = sum over tokens of the softmax over the token's chosen noisy logits
+ * (0 if not chosen); load_e = sum over tokens of Phi((clean_e - t_e) / s_e), t_e the (k+1)-th
+ * largest noisy logit of the token where e is among its k choices, else the k-th. Needs k < E. The
+ * gradient takes the order as constant; t_e is a noisy logit and has a gradient. backward: times
+ * `scale` = coefficient / groups in all. */
+void dev_gate_cv_fwd(Device *d, const GateCv *a, const RouteOpt *opt);
+void dev_gate_cv_bwd(Device *d, const GateCv *a, double scale, const RouteOpt *opt);
+
+/* total (L, E) f64 += sum over micro-batches and groups of counts (M, L, Gr, E) i32. */
+void dev_count_sum(Device *d, Tensor total, Tensor counts);
+/* After a step, from total (L, E) f64: f (L, E) f32 written = total / tokens; bias (L, E) f32 +=
+ * rate sign(mean over the layer's experts - total), sign(0) = 0 (DeepSeek-V3). f and bias may each
+ * be none. */
+void dev_balance_update(Device *d, Tensor f, Tensor bias, Tensor total, double tokens, double rate);
 
 /* xe (R_rows, D): row r = x (N, D) at token row_src[r] / k, zeros if empty. */
 void dev_dispatch_fwd(Device *d, Tensor xe, Tensor x, const Routing *r);
