@@ -34,6 +34,11 @@ void optimizer_begin(Optimizer *o, uint64_t seed, int64_t step, double lr, int64
  * decided (norm, scale, skip). */
 void optimizer_step(Optimizer *o, StepVars *vars);
 
+/* (L, E) f32 on the device, all 1 at first: factors on the rates of the experts, on top of their
+ * ratio. Row l scales the experts of layer l; whoever writes it does so before optimizer_step. None
+ * for a model without experts. Not kept in checkpoints: what makes the factors is. */
+Tensor optimizer_expert_rates(Optimizer *o);
+
 Tensor optimizer_m(Optimizer *o); /* f32 flat, for checkpoints */
 Tensor optimizer_v(Optimizer *o);
 
