@@ -34,6 +34,9 @@ void optimizer_begin(Optimizer *o, uint64_t seed, int64_t step, double lr, int64
  * decided (norm, scale, skip). */
 void optimizer_step(Optimizer *o, StepVars *vars);
 
+/* What the optimizer carries from step to step besides the moments; returns how many. */
+int optimizer_state(Optimizer *o, StateTensor out[STATE_MAX]);
+
 /* (L, E) f32 on the device, all 1 at first: factors on the rates of the experts, on top of their
  * ratio. Row l scales the experts of layer l; whoever writes it does so before optimizer_step. None
  * for a model without experts. Not kept in checkpoints: what makes the factors is. */
