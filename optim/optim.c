@@ -97,7 +97,7 @@ void optimizer_step(Optimizer *o, StepVars *vars)
     Tensor weights = model_weights(m);
     dev_fill(d, o->sum, 0);
     dev_sqsum(d, o->sum, model_grads(m));
-    dev_clip(d, model_vars(m), o->sum, o->c.clip);
+    dev_clip(d, model_vars(m), o->sum, &(ClipOpt){.max_norm = o->c.clip});
     for (int i = 0; i < model_params(m)->count; i++) {
         const ParamRow *row = &model_params(m)->row[i];
         AdamwTensors t = {.master = params_view(row, model_master(m).data, DT_F32),
