@@ -13,7 +13,8 @@
 #include "tests/ref/tiny.h"
 
 static const OptimConfig optim = {.lr = 5e-3, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-8,
-                                  .weight_decay = 0.01, .clip = 1, .expert_lr_ratio = 1,
+                                  .weight_decay = 0.01, .clip = 1, .lr_ratio = OPTIM_SAME(1),
+                                  .decay = OPTIM_MATRICES,
                                   .schedule = SCHEDULE_CONSTANT, .warmup_steps = 20,
                                   .final_lr_ratio = 0.1};
 
