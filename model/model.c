@@ -130,6 +130,12 @@ Tensor model_grads(Model *m) { return m->grads; }
 Tensor model_weights(Model *m) { return m->weights; }
 StepVars *model_vars(Model *m) { return m->vars; }
 
+void model_observe(Model *m, RouteObserver call, void *context)
+{
+    m->observer = call;
+    m->observer_context = context;
+}
+
 void model_init(Model *m, uint64_t seed)
 {
     dev_fill(m->device, m->master, 0); /* the padding between rows too */
