@@ -54,8 +54,8 @@ static void write_corpus(const char *path, const char *const *words, int n, uint
 
 static void prepare_data(void)
 {
-    static const char *const words[] = {"the ", "router ", "sends ", "a ", "token ", "to ", "caf\xC3"
-                                        "\xA9 ", "expert ", "and "};
+    static const char *const words[] = {"the ", "router ", "sends ", "a ", "token ", "to ",
+                                        "caf\xC3\xA9 ", "expert ", "and "};
     static const char *const digits[] = {"1", "23", " ", "4", "5 ", "the "};
     Err e = {0};
     write_corpus(at("words.jsonl"), words, 9, 1);
@@ -243,7 +243,8 @@ static void rules_are_told_apart(void **state)
 static void chance_lies_in_the_interval(void **state)
 {
     (void)state;
-    static const char *const words[] = {"the", "router", "sends", "a", "token", "expert", "23", "4"};
+    static const char *const words[] = {"the", "router", "sends", "a", "token", "expert", "23",
+                                        "4"};
     FILE *f = fopen(at("random.jsonl"), "w");
     PhiloxKey key = {.seed = 12, .purpose = RNG_TEST};
     for (uint64_t i = 0; i < 300; i++) {

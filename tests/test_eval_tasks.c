@@ -47,10 +47,12 @@ static void files_are_read(void **state)
 {
     (void)state;
     Task t = read_text(
-        "{\"id\": \"q-1\", \"context\": \"one\", \"choices\": [\"two\", \"three\"], \"answer\": 1}\n"
+        "{\"id\": \"q-1\", \"context\": \"one\", \"choices\": [\"two\", \"three\"], "
+        "\"answer\": 1}\n"
         "\n \t\r\n"
         "{\"id\": 7, \"question\": \"\", \"choices\": [\"x\", \"y\", \"z\"], \"answer\": \"C\"}\r\n"
-        "{\"context\": \"end \", \"choices\": [\"B\", \"A b\"], \"answer\": \"A b\", \"more\": []}\n"
+        "{\"context\": \"end \", \"choices\": [\"B\", \"A b\"], \"answer\": \"A b\", "
+        "\"more\": []}\n"
         "{\"context\": \"c\", \"choices\": [\" x\", \"y\"], \"answer\": 0, \"id\": null}\n"
         "{\"context\": \"c\", \"choices\": [\"x\", \"x\"], \"answer\": 1, \"delimiter\": \"\"}\n"
         "{\"context\": \"c\", \"choices\": [\"A\", \"x\"], \"answer\": \"A\", "
@@ -93,8 +95,8 @@ static void files_are_refused(void **state)
         {"{\"context\": \"c\", \"context\": \"d\"}", ":1: is no JSON: duplicate"},
         {"{\"context\": \"a\\u0000b\"}", ":1: is no JSON"},
         {"{\"context\": \"\xFF\"}", ":1: is no JSON"},
-        {"{}", ":1: needs one of the members"},
-        {"{\"context\": \"c\", \"question\": \"d\"}", ":1: needs one of the members"},
+        {"{}", ":1: needs \"context\" or \"question\""},
+        {"{\"context\": \"c\", \"question\": \"d\"}", ":1: needs \"context\" or \"question\""},
         {"{\"context\": 5}", ":1: the context is no text"},
         {"{\"context\": \"c\"}", ":1: \"choices\" must be a list of 2 to 256 texts"},
         {"{\"context\": \"c\", \"choices\": [\"x\"]}", "must be a list of 2 to 256"},
@@ -102,7 +104,8 @@ static void files_are_refused(void **state)
         {"{\"context\": \"c\", \"choices\": [\"x\", 3]}", ":1: choice 1 is no text, or empty"},
         {"{\"context\": \"c\", \"choices\": [\"\", \"x\"]}", ":1: choice 0 is no text, or empty"},
         {"{\"context\": \"c\", \"choices\": [\"x\", \"y\"]}", ":1: \"answer\" must be"},
-        {"{\"context\": \"c\", \"choices\": [\"x\", \"y\"], \"answer\": 1.0}", "\"answer\" must be"},
+        {"{\"context\": \"c\", \"choices\": [\"x\", \"y\"], \"answer\": 1.0}",
+         "\"answer\" must be"},
         {"{\"context\": \"c\", \"choices\": [\"x\", \"y\"], \"answer\": 2}",
          ":1: the answer is choice 2; there are choices 0 to 1"},
         {"{\"context\": \"c\", \"choices\": [\"x\", \"y\"], \"answer\": -1}", "is choice -1"},
@@ -210,7 +213,8 @@ static int64_t tokens_of(const Question *q, int choice, int32_t *out)
     Err e = {0};
     snprintf(text, sizeof text, "%s%s%s", q->context.text, q->delimiter.text,
              q->choice[choice].text);
-    if (tokenizer_encode(tokenizer, text, strlen(text), &ids, &count, &e)) fail_msg("%s", e.message);
+    if (tokenizer_encode(tokenizer, text, strlen(text), &ids, &count, &e))
+        fail_msg("%s", e.message);
     out[0] = tokenizer_bos(tokenizer);
     memcpy(out + 1, ids, (size_t)count * sizeof *ids);
     free(ids);

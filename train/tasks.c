@@ -48,7 +48,7 @@ static int read_context(const Reader *r, Question *q, const json_t *line)
     const json_t *context = json_object_get(line, "context");
     const json_t *question = json_object_get(line, "question");
     if (!context == !question)
-        return fail_at(r, "needs one of the members \"context\" and \"question\"");
+        return fail_at(r, "needs \"context\" or \"question\", one of them");
     if (!context) context = question;
     if (!json_is_string(context)) return fail_at(r, "the context is no text");
     return copy_string(r, &q->context, context);
@@ -103,8 +103,8 @@ static int read_answer_text(const Reader *r, Question *q, const char *text, size
         lettered = *text - 'A';
     if (named == -2) return fail_at(r, "the answer is the text of more than one choice");
     if (named >= 0 && lettered >= 0 && named != lettered)
-        return fail_at(r, "the answer '%s' is the letter of choice %d and the text of choice %d: give "
-                    "its index", text, lettered, named);
+        return fail_at(r, "the answer '%s' is the letter of choice %d and the text of choice %d: "
+                       "give its index", text, lettered, named);
     if (named < 0 && lettered < 0)
         return fail_at(r, "the answer '%.60s' is neither a choice nor the letter of one", text);
     q->answer = named >= 0 ? named : lettered;
