@@ -65,7 +65,8 @@ static int read_choices(const Reader *r, Question *q, const json_t *line)
     q->n_choices = (int)n;
     for (size_t i = 0; i < n; i++) {
         const json_t *choice = json_array_get(choices, i);
-        if (json_string_length(choice) == 0) return fail_at(r, "choice %zu is no text, or empty", i);
+        if (json_string_length(choice) == 0)
+            return fail_at(r, "choice %zu is no text, or empty", i);
         if (copy_string(r, &q->choice[i], choice)) return -1;
     }
     return 0;
