@@ -1,8 +1,8 @@
 /* model/experts.c - what the specialized experts do to the rows of their buffers: gate and up,
  * SwiGLU, down, forward and backward.
  *
- * Experts of one width are one stack of matrices. Experts of own widths (HMoE, arXiv 2408.10681) have
- * each their own; their rows are as wide as the widest expert's, so that shapes stay static.
+ * Experts of one width are one stack of matrices. Experts of own widths (HMoE, arXiv 2408.10681)
+ * have each their own; their rows are as wide as the widest expert's, so that shapes stay static.
  */
 #include "model/pass.h"
 

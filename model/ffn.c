@@ -36,8 +36,8 @@ void ffn_forward(const Pass *p, int64_t l)
     dev_combine_fwd(d, branch, base, a.ye, &a.route);
 }
 
-/* Routing, experts and router; w.dx is written. The gradients of gate/up take gu's place, those of the rows
- * ye's: both are dead by then. */
+/* Routing, experts and router; w.dx is written. The gradients of gate/up take gu's place, those of
+ * the rows ye's: both are dead by then. */
 static void routed_backward(const Pass *p, int64_t l, const LayerActs *a)
 {
     Model *m = p->m;

@@ -95,10 +95,10 @@ static void bind_each_rows(const Model *m, const ModelParams *p, Tensor flat)
 static void bind_params(const Model *m, ModelParams *p, Tensor flat, Tensor flat32)
 {
     char name[PARAM_NAME];
-    Tensor *each = m->each + (p == &m->g ? 2 * m->c.n_layers * m->c.n_experts : 0);
+    int64_t each = p == &m->g ? 2 * m->c.n_layers * m->c.n_experts : 0;
     for (int64_t l = 0; l < m->c.n_layers; l++) {
         p->layer[l] = (LayerParams){0};
-        if (m->each) bind_each(m, &p->layer[l], each + 2 * l * m->c.n_experts);
+        if (m->each) bind_each(m, &p->layer[l], m->each + each + 2 * l * m->c.n_experts);
         for (int i = 0; i < N_LAYER_FIELDS; i++) {
             snprintf(name, sizeof name, "layers.%d.%s", (int)l, layer_fields[i].name);
             const ParamRow *row = params_find(&m->table, name);

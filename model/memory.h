@@ -10,7 +10,7 @@
 typedef struct LayerParams {
     Tensor attn_norm, q, q_bias, k, k_bias, v, v_bias, o, q_norm, k_norm;
     Tensor ffn_norm, router, gate_up, down, shared_gate_up, shared_down;
-    Tensor *each_gate_up, *each_down; /* (E) instead of gate_up, down where widths are own, or NULL */
+    Tensor *each_gate_up, *each_down; /* (E) in place of gate_up, down: own widths; or NULL */
 } LayerParams;
 
 typedef struct ModelParams {
@@ -49,7 +49,7 @@ typedef struct WorkTensors {
     Tensor dk, dk_raw, dv;               /* (N, G, K) */
     Tensor dh, dh_shared;                /* (R, F), (N, S) */
     Tensor dlogits, dweight;             /* (N, E), (N, k) f32 */
-    Tensor balance_width;                /* (E) f32 width / mean width, for the P-penalty; or none */
+    Tensor balance_width;                /* (E) f32 width / mean width: the P-penalty; or none */
 } WorkTensors;
 
 struct Model {

@@ -10,7 +10,7 @@
 /* Relative width of expert i of E; 0: the profile has none for this E. */
 static int64_t arithmetic(int64_t i, int64_t E) { return E < 2 ? 0 : 9 * (E - 1) + 14 * i; }
 
-/* Beyond 28 experts the sum of the powers exceeds every total: the first expert would get nothing. */
+/* Beyond 28 experts the sum of the powers exceeds every total: the first would get nothing. */
 static int64_t geometric(int64_t i, int64_t E)
 {
     return E < 2 || E > 28 ? 0 : (int64_t)1 << i;
