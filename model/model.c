@@ -130,6 +130,13 @@ Tensor model_grads(Model *m) { return m->grads; }
 Tensor model_weights(Model *m) { return m->weights; }
 StepVars *model_vars(Model *m) { return m->vars; }
 
+int model_state(Model *m, StateTensor out[STATE_MAX])
+{
+    (void)m;
+    (void)out;
+    return 0;
+}
+
 void model_init(Model *m, uint64_t seed)
 {
     dev_fill(m->device, m->master, 0); /* the padding between rows too */

@@ -35,6 +35,18 @@ const ModelConfig *model_config(const Model *m);
 const ModelShape *model_shape(const Model *m);
 const ParamTable *model_params(const Model *m);
 
+/* A tensor besides the parameters that training carries from step to step (a bias of the router, a
+ * moving average): checkpoints keep it under its name. */
+typedef struct StateTensor {
+    const char *name; /* "route_bias"; static */
+    Tensor tensor;    /* device memory */
+} StateTensor;
+enum { STATE_MAX = 16 };
+
+/* The model's own, into out; returns how many. A model that was not made for training may have
+ * fewer than one that was. */
+int model_state(Model *m, StateTensor out[STATE_MAX]);
+
 /* Flat arrays over the parameter space, device memory. */
 Tensor model_master(Model *m); /* f32 */
 Tensor model_grads(Model *m);  /* f32; train only */
