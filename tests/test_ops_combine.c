@@ -27,14 +27,14 @@ enum { CASES = sizeof cases / sizeof *cases };
 static Rig *new_rig(const char *op, const Case *c, DType type, const char *more)
 {
     char text[128];
-    return rig_new(op, "%s D %d %s%s", route_text(&c->route, text), (int)c->D, dtype_name(type),
-                   more);
+    return rig_new(op, "%s D %d %s%s", route_text(&c->route, NULL, text), (int)c->D,
+                   dtype_name(type), more);
 }
 
 /* The routing's slots, with any combine weights where there is a place, and the oracle's struct. */
 static RefCombine start(Rig *r, const Case *c, RefRoute *route)
 {
-    *route = route_make(r, &c->route);
+    *route = route_make(r, &c->route, NULL);
     int64_t n = route->N * route->k;
     double *weight = malloc(sizeof *weight * (size_t)n);
     for (int64_t i = 0; i < n; i++) weight[i] = route->expert[i] < 0 ? 0 : rig_normal(r);

@@ -248,15 +248,16 @@ static double route_loss(const void *p)
 }
 
 typedef struct RouteArrays {
-    int32_t first[64], expert[64], row[64], row_src[256], row_begin[16], load[64];
+    int32_t first[64], expert[64], row[64], row_src[256], row_begin[16], load[64], count[64];
 } RouteArrays;
 
 static RefRoute route_case(RouteArrays *i, int64_t N, int64_t E, int64_t k, int64_t R, int64_t C)
 {
-    return (RefRoute){.N = N, .E = E, .k = k, .group_tokens = R, .capacity = C, .seed = 5,
-                      .step = 7, .layer = 3, .logits = normals(N * E), .probs = zeros(N * E),
-                      .lse = zeros(N), .first = i->first, .expert = i->expert, .row = i->row,
-                      .row_src = i->row_src, .row_begin = i->row_begin, .load = i->load,
+    return (RefRoute){.N = N, .E = E, .k = k, .weight_scale = 1, .group_tokens = R, .capacity = C,
+                      .seed = 5, .step = 7, .layer = 3, .logits = normals(N * E),
+                      .probs = zeros(N * E), .lse = zeros(N), .first = i->first,
+                      .expert = i->expert, .row = i->row, .row_src = i->row_src,
+                      .row_begin = i->row_begin, .load = i->load, .count = i->count,
                       .weight = zeros(N * k), .stats = zeros(N / R * STAT_COUNT),
                       .dweight = normals(N * k), .dlogits = zeros(N * E)};
 }
