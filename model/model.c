@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "device/route_assign.h"
 #include "model/pass.h"
 
 /* ---- Life -------------------------------------------------------------------------------------*/
@@ -13,9 +14,13 @@
 /* Shapes that the config cannot serve are the user's mistakes. */
 static int check_shape(const ModelConfig *c, const ModelShape *s, Err *e)
 {
-    int64_t N;
+    int64_t N, places = c->n_experts * model_capacity(c);
     if (s->B < 1 || s->T < 1 || !size_mul(s->B, s->T, &N) || N > 1 << 30)
         return err_set(e, "a micro-batch of %lld x %lld tokens", (long long)s->B, (long long)s->T);
+    if (s->train && c->routing == ROUTE_RECYCLE && places > ROUTE_MAX_PLACES)
+        return err_set(e, "model.routing_group_tokens, capacity_factor: %lld places in a routing "
+                       "group, recycling draws among at most %d", (long long)places,
+                       (int)ROUTE_MAX_PLACES);
     if (!s->train || !c->n_experts || N % c->routing_group_tokens == 0) return 0;
     err_set(e, "model.routing_group_tokens is %lld, a micro-batch has %lld x %lld = %lld tokens",
             (long long)c->routing_group_tokens, (long long)s->B, (long long)s->T, (long long)N);

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "model/memory.h"
+#include "model/pass.h"
 #include "tests/ref/tiny.h"
 
 static const ModelShape shape8 = {.type = DT_F32, .B = 2, .T = 8, .micro_batches = 1,
