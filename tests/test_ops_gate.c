@@ -328,7 +328,7 @@ static int64_t equal(const float *x, const float *y, int64_t n)
     return same;
 }
 
-/* A token's noise hangs on seed, step, layer, its group and its place in it, and on nothing else. */
+/* A token's noise hangs on seed, step, layer, its group and its place in it, and nothing else. */
 static void noise_is_keyed(void **state)
 {
     (void)state;
