@@ -66,6 +66,8 @@ struct Model {
     ModelParams p, g;     /* weights as operations take them; gradients */
     LayerActs *acts;      /* (L) when training, else 1 */
     WorkTensors w;
+    RouteObserver observer; /* or NULL */
+    void *observer_context;
 };
 
 /* Lays everything out in `plan`; tensors get base + offset as address (base NULL: a rehearsal). The
