@@ -1,6 +1,6 @@
-/* tests/test_optim.c - the optimizer over the parameter table: which update, rate and decay each row
- * gets, factors of experts, gate and up as matrices of their own, memory as planned, skipping. The
- * updates themselves are held against the oracle in test_ops_optim.c and test_ops_muon.c. */
+/* tests/test_optim.c - the optimizer over the parameter table: which update, rate and decay each
+ * row gets, factors of experts, gate and up as matrices of their own, memory as planned, skipping.
+ * The updates themselves are held against the oracle in test_ops_optim.c and test_ops_muon.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -166,8 +166,8 @@ static void test_expert_rates(void **state)
     }
 }
 
-/* Gate and up of each expert are orthogonalised apart: a gradient that is a thousand times larger in
- * one does not make the other's update smaller. Update of an (A, B) matrix: about 0.2 lr. */
+/* Gate and up of each expert are orthogonalised apart: a gradient that is a thousand times larger
+ * in one does not make the other's update smaller. Update of an (A, B) matrix: about 0.2 lr. */
 static void test_muon_matrices(void **state)
 {
     (void)state;
