@@ -169,12 +169,15 @@ typedef struct RouteOpt {
     bool renorm;          /* weights divided by their sum over the placed choices */
     double weight_scale;  /* factor on every weight; 1: none */
     bool drop_by_score;   /* ROUTE_DROP: an expert keeps the choices with the highest scores (ties:
-                             earlier token), not those that come first in (rank, token) order */
-    double top_p;         /* > 0 (softmax only): a token takes experts in order of score until the
-                             sum of their scores passes top_p, at most k; the rest are -1 */
+                             earlier token), not those that come first in (rank, token) order; what
+                             is kept takes rows in (rank, token) order either way */
+    double top_p;         /* 0 < top_p < 1 (softmax only): a token takes experts by falling key
+                             until the sum (f32) of their scores passes top_p, at most k; the rest
+                             are -1. 0: off */
     int64_t blocks;       /* > 0: the experts are `blocks` equal runs, of which a token may use */
-    int64_t blocks_top;   /*   the blocks_top best; a block's value: the sum of its max(1, k /
-                               blocks_top) highest selection keys; ties: lower block */
+    int64_t blocks_top;   /*   the blocks_top best; a block's value: the sum (f32, largest first) of
+                               its max(1, k / blocks_top) highest selection keys; ties: lower block.
+                               Neither blocks, top_p nor bias where experts choose */
     Tensor bias;          /* (E) f32 or none: selection key = score + bias; never in the weights */
     int64_t group_tokens; /* R; N is a multiple of it. Dropless: only the balance loss uses it */
     int64_t capacity;     /* C: rows an expert has in each group; not for dropless */
@@ -192,13 +195,14 @@ typedef struct RouteOpt {
 enum { /* columns of Routing.stats, one row a group */
     STAT_AUX,      /* l_aux = E sum_e f_e P_e; f_e: share of the group's tokens with e among their
                       choices (before capacity), P_e: mean score, sigmoid scores of a token divided
-                      by their sum over all experts */
+                      by their sum over all experts (0 where that sum is 0). With balance_f,
+                      balance_width: E sum_e balance_f_e balance_width_e P_e */
     STAT_Z,        /* sum over tokens of logsumexp(logits)^2 */
     STAT_OVERFLOW, /* choices that their expert had no room for */
     STAT_RECYCLED, /* of those, placed at another expert */
     STAT_UNPLACED, /* of those, placed nowhere (weight 0) */
     STAT_MAX_LOAD, /* largest number of choices (before capacity) that an expert got */
-    STAT_CHOICES,  /* choices made: R k, fewer with top_p; expert choice: E C */
+    STAT_CHOICES,  /* choices made: R k, fewer with top_p; expert choice: E min(C, R) */
     STAT_ENTROPY,  /* sum over tokens of H = -sum_e p_e log p_e, p as in P_e */
     STAT_COUNT
 };
@@ -240,7 +244,8 @@ void dev_router_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, T
  * the score of the expert in force, with renorm over the sum of the placed ones (all 0 where that
  * sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 | group}. Replay: routing.expert
  * (N, k) is read (-1: unplaced; at most C of a group at one expert), choices take rows in (token,
- * choice) order; the rest follows as for recycle. */
+ * choice) order; the rest follows as for recycle: `first` is what would have been chosen, and a
+ * choice that is elsewhere counts as overflow. */
 void dev_route_fwd(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
 /* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and scores, plus the balance
  * loss (aux_scale E f_e / R on each P term), the z-loss (z_scale 2 lse softmax_e) and the entropy

@@ -87,6 +87,13 @@ void model_stats(Model *m, int n_micro, StepStats *out);
  * ignored. */
 void model_eval_micro(Model *m, const MicroBatch *b, double sums[2], float *token_nll);
 
+/* Called behind the routing of each layer of every pass without gradients (model_eval_micro,
+ * model_logits, decoding), layers in order; r is cut to the pass's tokens. Its tensors are device
+ * memory that the next layer writes over: dev_download what you need. Passes in training are not
+ * observed: model_stats tells of them. call NULL: nobody. */
+typedef void (*RouteObserver)(void *context, int64_t layer, const Routing *r);
+void model_observe(Model *m, RouteObserver call, void *context);
+
 /* Logits (B*T, V) f32 into host memory: for tests and small tools. Routing dropless. */
 void model_logits(Model *m, const MicroBatch *b, float *logits);
 
