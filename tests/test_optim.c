@@ -178,8 +178,8 @@ static void test_muon_matrices(void **state)
     const ParamTable *table = model_params(l.m);
     for (int r = 0; r < table->count; r++) {
         const ParamRow *row = &table->row[r];
-        int64_t half = row->dim[row->n_dim - 2] * row->dim[row->n_dim - 1] / 2;
         if (params_stacked(row) == 1) continue;
+        int64_t half = row->dim[row->n_dim - 2] * row->dim[row->n_dim - 1] / 2;
         for (int64_t i = 0; i < row->elements; i++)
             if (i / half % 2 == 0) l.grad[row->offset + i] *= 1000;
     }
