@@ -132,7 +132,8 @@ static void update_muon(Optimizer *o, int i)
 {
     const ParamRow *row = &model_params(o->m)->row[i];
     const RowMoments *r = &o->moments.row[i];
-    Tensor weights = model_weights(o->m), master = params_view(row, model_master(o->m).data, DT_F32);
+    Tensor weights = model_weights(o->m);
+    Tensor master = params_view(row, model_master(o->m).data, DT_F32);
     Tensor grad = params_view(row, model_grads(o->m).data, DT_F32);
     MuonTensors t = {.master = tensor_reshape3(master, r->n, r->A, r->B),
                      .grad = tensor_reshape3(grad, r->n, r->A, r->B),
