@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <cmocka.h>
 
@@ -51,9 +52,8 @@ static ModelConfig learner(void)
     return c;
 }
 
-static void overfit(DType type, double bar)
+static void overfit(ModelConfig c, DType type, double bar)
 {
-    ModelConfig c = learner();
     Device *d = tiny_device(2);
     ModelShape shape = {.type = type, .B = 4, .T = 32, .micro_batches = 1, .train = true};
     Model *m = tiny_model(d, &c, shape, 1);
@@ -76,13 +76,26 @@ static void overfit(DType type, double bar)
 static void test_overfit_f32(void **state)
 {
     (void)state;
-    overfit(DT_F32, 0.02);
+    overfit(learner(), DT_F32, 0.02);
 }
 
 static void test_overfit_bf16(void **state)
 {
     (void)state;
-    overfit(DT_BF16, 0.05);
+    overfit(learner(), DT_BF16, 0.05);
+}
+
+/* Experts of own widths, in both types, with the P-penalty. */
+static void test_overfit_own_widths(void **state)
+{
+    (void)state;
+    Err e = {0};
+    ModelConfig c = learner();
+    snprintf(c.expert_widths, sizeof c.expert_widths, "24 104 40 88");
+    if (model_resolve_widths(&c, &e)) fail_msg("%s", e.message);
+    c.width_penalty = true;
+    overfit(c, DT_F32, 0.02);
+    overfit(c, DT_BF16, 0.05);
 }
 
 /* Half random tokens, then the same again; targets only in the second half. */
@@ -133,6 +146,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_overfit_f32),
         cmocka_unit_test(test_overfit_bf16),
+        cmocka_unit_test(test_overfit_own_widths),
         cmocka_unit_test(test_induction),
     };
     const struct CMUnitTest fast[] = {cmocka_unit_test(test_overfit_f32)};

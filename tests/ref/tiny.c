@@ -1,6 +1,7 @@
 /* tests/ref/tiny.c - see tiny.h. */
 #include "tests/ref/tiny.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,32 @@ static void one_expert(ModelConfig *c) { c->n_experts = c->top_k = 1; }
 static void tight(ModelConfig *c) { c->capacity_factor = 0.6; }
 static void wide_head(ModelConfig *c) { c->head_dim = 10; }
 static void dense(ModelConfig *c) { c->n_experts = c->top_k = c->expert_width = 0; }
+static void own(ModelConfig *c, const char *widths)
+{
+    Err e = {0};
+    snprintf(c->expert_widths, sizeof c->expert_widths, "%s", widths);
+    CHECK(model_resolve_widths(c, &e) == 0, "%s", e.message);
+}
+static void own_widths(ModelConfig *c) { own(c, "5 19 8 16"); }
+static void own_dropless(ModelConfig *c)
+{
+    own(c, "arithmetic");
+    dropless(c);
+}
+static void own_penalty(ModelConfig *c)
+{
+    own(c, "21 2 14 11");
+    c->width_penalty = true;
+    c->aux_coef = 0.2;
+    no_shared(c);
+    tight(c);
+}
+static void own_top1(ModelConfig *c)
+{
+    own(c, "1 3 40 4");
+    c->width_penalty = true;
+    raw_top1(c);
+}
 static void hunyuan(ModelConfig *c)
 {
     raw_top1(c);
@@ -58,6 +85,8 @@ const TinyCase tiny_cases[] = {
     {"mha", mha},              {"mqa", mqa},               {"no shared", no_shared},
     {"two shared", two_shared}, {"all experts", all_experts}, {"one expert", one_expert},
     {"tight capacity", tight}, {"wide head", wide_head},   {"dense", dense},
+    {"own widths", own_widths}, {"own widths dropless", own_dropless},
+    {"own widths, penalty", own_penalty}, {"own widths top-1", own_top1},
     {"hunyuan-large", hunyuan}, {NULL, NULL},
 };
 
