@@ -35,6 +35,7 @@ static void test_profiles(void **state)
         {"geometric", 8, 4096, {128, 256, 512, 1032, 2056, 4112, 8224, 16448}},
         {"hybrid", 8, 1536, {768, 768, 768, 768, 1536, 1536, 3072, 3072}},
         {"hybrid", 8, 2, {1, 1, 1, 1, 2, 2, 4, 4}}, /* two units of 8 are too few for 8 experts */
+        {"hybrid", 4, 24, {16, 8, 24, 48}}, /* 1.5 1.5 3 6 units: a tie */
         {"arithmetic", 4, 12, {8, 8, 16, 16}},
         {"arithmetic", 2, 16, {8, 24}},
         {"arithmetic", 3, 7, {4, 7, 10}},

@@ -64,7 +64,7 @@ static void test_resume(void **state)
     json_decref(b);
     RUN_CODE(1, "train", at("b.yaml"), "train.steps=8", "model.expert_widths=26 6 8 16");
     assert_has(program_err, "model.expert_widths: ");
-    assert_has(program_err, "6 26 8 16 in the checkpoint, 26 6 8 16 now");
+    assert_has(program_err, "\"6 26 8 16\" in the checkpoint, \"26 6 8 16\" now");
 }
 
 /* Every step says how wide the experts were that a token went through: two of the four. */
