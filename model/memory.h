@@ -65,6 +65,8 @@ struct Model {
     Tensor *each;         /* (2, L, 2, E) what each_gate_up and each_down of p and g point to */
     LayerActs *acts;      /* (L) when training, else 1 */
     WorkTensors w;
+    RouteObserver observer; /* or NULL */
+    void *observer_context;
 };
 
 /* Lays everything out in `plan`; tensors get base + offset as address (base NULL: a rehearsal). The
