@@ -13,7 +13,8 @@ ModelConfig tiny_config(void)
                          .qk_norm = QK_HEAD_AFTER_ROPE, .cla_share = 1, .n_experts = 4, .top_k = 2,
                          .expert_width = 12, .n_shared = 1, .shared_width = 10,
                          .router_weight = WEIGHT_RENORM, .tie_embeddings = true, .norm_eps = 1e-5,
-                         .init_std = 0.3, .routing = ROUTE_RECYCLE, .routing_group_tokens = 8,
+                         .init_std = 0.3, .router_init_std = -1, .residual_init = true,
+                         .routing = ROUTE_RECYCLE, .routing_group_tokens = 8,
                          .capacity_factor = 1, .capacity_multiple = 1, .aux_coef = 0.05,
                          .z_coef = 0.01};
 }
@@ -43,6 +44,13 @@ static void one_expert(ModelConfig *c) { c->n_experts = c->top_k = 1; }
 static void tight(ModelConfig *c) { c->capacity_factor = 0.6; }
 static void wide_head(ModelConfig *c) { c->head_dim = 10; }
 static void dense(ModelConfig *c) { c->n_experts = c->top_k = c->expert_width = 0; }
+static void width_transfer(ModelConfig *c)
+{
+    c->mup_base_width = 5;
+    c->mup_base_head_dim = 4;
+    c->init = INIT_TRUNC_NORMAL;
+    c->residual_init = false;
+}
 static void hunyuan(ModelConfig *c)
 {
     raw_top1(c);
@@ -58,7 +66,7 @@ const TinyCase tiny_cases[] = {
     {"mha", mha},              {"mqa", mqa},               {"no shared", no_shared},
     {"two shared", two_shared}, {"all experts", all_experts}, {"one expert", one_expert},
     {"tight capacity", tight}, {"wide head", wide_head},   {"dense", dense},
-    {"hunyuan-large", hunyuan}, {NULL, NULL},
+    {"hunyuan-large", hunyuan}, {"width transfer", width_transfer}, {NULL, NULL},
 };
 
 TinyBatch tiny_batch(const ModelConfig *c, int64_t B, int64_t T, uint64_t seed)
