@@ -63,7 +63,8 @@ RouteOpt pass_route_opt(const Pass *p, int64_t l)
                       .layer = (uint32_t)l,
                       .vars = p->m->vars,
                       .aux_scale = p->aux_scale,
-                      .z_scale = p->z_scale};
+                      .z_scale = p->z_scale,
+                      .balance_width = p->train ? p->m->w.balance_width : tensor_none()};
 }
 
 void blocks_forward(const Pass *p)

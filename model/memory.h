@@ -10,6 +10,7 @@
 typedef struct LayerParams {
     Tensor attn_norm, q, q_bias, k, k_bias, v, v_bias, o, q_norm, k_norm;
     Tensor ffn_norm, router, gate_up, down, shared_gate_up, shared_down;
+    Tensor *each_gate_up, *each_down; /* (E) in place of gate_up, down: own widths; or NULL */
 } LayerParams;
 
 typedef struct ModelParams {
@@ -29,7 +30,7 @@ typedef struct LayerActs {
     Tensor ffn_in, ffn_rstd;   /* (N, D), (N) */
     Tensor logits;             /* (N, E) f32 */
     Routing route;
-    Tensor xe, gu, h, ye;      /* (R, D), (R, 2F), (R, F), (R, D) */
+    Tensor xe, gu, h, ye;      /* (R, D), (R, 2F), (R, F), (R, D); F of the widest expert */
     Tensor shared_gu, shared_h; /* (N, 2S), (N, S) */
 } LayerActs;
 
@@ -48,6 +49,7 @@ typedef struct WorkTensors {
     Tensor dk, dk_raw, dv;               /* (N, G, K) */
     Tensor dh, dh_shared;                /* (R, F), (N, S) */
     Tensor dlogits, dweight;             /* (N, E), (N, k) f32 */
+    Tensor balance_width;                /* (E) f32 width / mean width: the P-penalty; or none */
 } WorkTensors;
 
 struct Model {
@@ -60,6 +62,7 @@ struct Model {
     Tensor master, grads, weights; /* flat */
     StepVars *vars;
     ModelParams p, g;     /* weights as operations take them; gradients */
+    Tensor *each;         /* (2, L, 2, E) what each_gate_up and each_down of p and g point to */
     LayerActs *acts;      /* (L) when training, else 1 */
     WorkTensors w;
     RouteObserver observer; /* or NULL */

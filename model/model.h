@@ -76,6 +76,8 @@ typedef struct StepStats { /* of the micro-batches since model_zero_grads; host 
     double aux, z;                 /* sum over layers of mean l_aux; of mean lse^2 */
     double overflow, recycled, unplaced; /* shares of all choices */
     double max_load;               /* largest expert load / mean load, mean over layers */
+    double active_width;           /* mean over tokens and layers of the sum of the widths of the
+                                      experts that a token was placed at */
     double load[256];              /* share of first choices by expert index, summed over layers
                                       and normalised to 1; the first 256 experts */
 } StepStats;

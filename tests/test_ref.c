@@ -123,6 +123,56 @@ static void expert(void **state)
     check_gradient("w", a.w, a.dw, E * O * I, expert_loss, &a);
 }
 
+static double each_loss(const void *p)
+{
+    const RefEach *a = p;
+    ref_each_fwd(a);
+    double sum = 0;
+    for (int64_t e = 0; e < a->E; e++)
+        for (int64_t r = a->row_begin[e]; r < a->row_begin[e + 1]; r++)
+            sum += product(a->dy + r * a->O, a->y + r * a->O, a->out[e]);
+    return sum;
+}
+
+/* Unused columns of x and dy hold values; dx stays 0 there, as the differences say. */
+static void each(void **state)
+{
+    (void)state;
+    const int32_t begin[] = {0, 2, 2, 5};
+    const int64_t out[] = {3, 5, 2}, in[] = {4, 1, 6};
+    int64_t E = 3, R = 5, O = 5, I = 6;
+    double *w[] = {normals(12), normals(5), normals(12)};
+    double *dw[] = {zeros(12), zeros(5), zeros(12)};
+    RefEach a = {.E = E, .O = O, .I = I, .row_begin = begin, .out = out, .in = in,
+                 .x = normals(R * I), .y = zeros(R * O), .dy = normals(R * O),
+                 .dx = zeros(R * I), .w = w, .dw = dw};
+    ref_each_bwd(&a);
+    check_gradient("x", a.x, a.dx, R * I, each_loss, &a);
+    check_gradient("w[0]", w[0], dw[0], 12, each_loss, &a);
+    check_gradient("w[2]", w[2], dw[2], 12, each_loss, &a);
+}
+
+static double each_swiglu_loss(const void *p)
+{
+    const RefEachSwiglu *a = p;
+    ref_each_swiglu_fwd(a);
+    double sum = 0;
+    for (int64_t e = 0; e < a->E; e++)
+        for (int64_t r = a->row_begin[e]; r < a->row_begin[e + 1]; r++)
+            sum += product(a->dh + r * a->W, a->h + r * a->W, a->widths[e]);
+    return sum;
+}
+
+static void each_swiglu(void **state)
+{
+    (void)state;
+    const int32_t begin[] = {0, 1, 4}, widths[] = {5, 2};
+    RefEachSwiglu a = {.E = 2, .W = 5, .row_begin = begin, .widths = widths, .gu = normals(40),
+                       .h = zeros(20), .dh = normals(20), .dgu = zeros(40)};
+    ref_each_swiglu_bwd(&a);
+    check_gradient("gu", a.gu, a.dgu, 40, each_swiglu_loss, &a);
+}
+
 static double embed_loss(const void *p)
 {
     const RefEmbed *a = p;
@@ -473,6 +523,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(linear, setup, teardown),
         cmocka_unit_test_setup_teardown(expert, setup, teardown),
+        cmocka_unit_test_setup_teardown(each, setup, teardown),
+        cmocka_unit_test_setup_teardown(each_swiglu, setup, teardown),
         cmocka_unit_test_setup_teardown(embed, setup, teardown),
         cmocka_unit_test_setup_teardown(rmsnorm, setup, teardown),
         cmocka_unit_test_setup_teardown(swiglu, setup, teardown),
