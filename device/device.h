@@ -329,6 +329,8 @@ typedef struct AdamwTensors {
 typedef struct AdamwOpt {
     double beta1, beta2, eps, weight_decay;
     double lr_ratio; /* factor on vars->lr */
+    Tensor lr_each;  /* (n) f32 or none: the elements are n equal runs, one behind the other (the
+                        experts of a layer); run i has the further factor lr_each[i] */
 } AdamwOpt;
 
 /* AdamW (Loshchilov & Hutter 2019): g = grad grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2)

@@ -181,6 +181,11 @@ void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *v
             op_refuse(OP_adamw, "master, grad, m, v must be f32 of one size");
     if (t.weight.data && (t.weight.type != DT_BF16 || tensor_elements(t.weight) != n))
         op_refuse(OP_adamw, "weight must be bf16 of the master's size");
+    if (tensor_given(opt->lr_each)) {
+        need(OP_adamw, "lr_each", opt->lr_each, DT_F32, SHAPE(opt->lr_each.dim[0]));
+        if (opt->lr_each.dim[0] < 1 || n % opt->lr_each.dim[0])
+            op_refuse(OP_adamw, "lr_each must cut the elements into equal runs");
+    }
     OP_RUN(d, adamw, 0, n * (t.weight.data ? 30 : 28), t, opt, vars);
 }
 

@@ -9,11 +9,14 @@ struct Optimizer {
     OptimConfig c;
     Tensor moment1, moment2; /* f32 flat */
     Tensor sum;              /* (1) f64: squared gradient norm */
+    Tensor expert_rates;     /* (L, E) f32, or none */
     void *block;
 };
 
-static void layout(Optimizer *o, int64_t elements, ArenaPlan *plan, char *base)
+static void layout(Optimizer *o, const ModelConfig *c, int64_t elements, ArenaPlan *plan,
+                   char *base)
 {
+    int64_t L = c->n_layers, E = c->n_experts;
     int64_t bytes = elements * 4;
     uintptr_t m = (uintptr_t)arena_reserve(plan, "optimizer/first moment f32", bytes);
     uintptr_t v = (uintptr_t)arena_reserve(plan, "optimizer/second moment f32", bytes);
@@ -21,14 +24,17 @@ static void layout(Optimizer *o, int64_t elements, ArenaPlan *plan, char *base)
     o->moment1 = tensor_1d((void *)((uintptr_t)base + m), DT_F32, elements);
     o->moment2 = tensor_1d((void *)((uintptr_t)base + v), DT_F32, elements);
     o->sum = tensor_1d((void *)((uintptr_t)base + s), DT_F64, 1);
+    if (!E) return;
+    uintptr_t r = (uintptr_t)arena_reserve(plan, "optimizer/expert rates", L * E * 4);
+    o->expert_rates = tensor_2d((void *)((uintptr_t)base + r), DT_F32, L, E);
 }
 
 int optimizer_plan(const ModelConfig *c, ArenaPlan *plan, Err *e)
 {
     ParamTable table;
-    Optimizer rehearsal;
+    Optimizer rehearsal = {0};
     if (params_build(&table, c, e)) return -1;
-    layout(&rehearsal, table.elements, plan, NULL);
+    layout(&rehearsal, c, table.elements, plan, NULL);
     params_free(&table);
     return arena_check(plan, e);
 }
@@ -43,17 +49,18 @@ Optimizer *optimizer_create(Model *m, const OptimConfig *c, Err *e)
     }
     o->m = m;
     o->c = *c;
-    layout(o, model_params(m)->elements, &plan, NULL);
+    layout(o, model_config(m), model_params(m)->elements, &plan, NULL);
     o->block = dev_alloc(model_device(m), arena_total(&plan), "the optimizer", e);
     arena_clear(&plan);
     if (!o->block) {
         optimizer_destroy(&o);
         return NULL;
     }
-    layout(o, model_params(m)->elements, &plan, o->block);
+    layout(o, model_config(m), model_params(m)->elements, &plan, o->block);
     arena_clear(&plan);
     dev_fill(model_device(m), o->moment1, 0);
     dev_fill(model_device(m), o->moment2, 0);
+    if (tensor_given(o->expert_rates)) dev_fill(model_device(m), o->expert_rates, 1);
     return o;
 }
 
@@ -75,6 +82,14 @@ void optimizer_begin(Optimizer *o, uint64_t seed, int64_t step, double lr, int64
     dev_step_begin(model_device(o->m), model_vars(o->m), &vars);
 }
 
+/* Factors of the experts that a row holds; none for other rows. */
+static Tensor rates_of(const Optimizer *o, const ParamRow *row)
+{
+    if (row->kind != PARAM_EXPERT) return tensor_none();
+    Tensor layer = tensor_slice(o->expert_rates, row->layer, 1);
+    return tensor_1d(layer.data, DT_F32, tensor_elements(layer));
+}
+
 void optimizer_step(Optimizer *o, StepVars *vars)
 {
     Model *m = o->m;
@@ -92,7 +107,8 @@ void optimizer_step(Optimizer *o, StepVars *vars)
         if (weights.data) t.weight = params_view(row, weights.data, DT_BF16);
         AdamwOpt opt = {.beta1 = o->c.beta1, .beta2 = o->c.beta2, .eps = o->c.eps,
                         .weight_decay = row->decay ? o->c.weight_decay : 0,
-                        .lr_ratio = row->kind == PARAM_EXPERT ? o->c.expert_lr_ratio : 1};
+                        .lr_ratio = row->kind == PARAM_EXPERT ? o->c.expert_lr_ratio : 1,
+                        .lr_each = rates_of(o, row)};
         dev_adamw(d, t, &opt, model_vars(m));
     }
     dev_weights_changed(d);
@@ -107,5 +123,6 @@ int optimizer_state(Optimizer *o, StateTensor out[STATE_MAX])
     return 0;
 }
 
+Tensor optimizer_expert_rates(Optimizer *o) { return o->expert_rates; }
 Tensor optimizer_m(Optimizer *o) { return o->moment1; }
 Tensor optimizer_v(Optimizer *o) { return o->moment2; }

@@ -36,6 +36,10 @@ void optimizer_step(Optimizer *o, StepVars *vars);
 
 /* What the optimizer carries from step to step besides the moments; returns how many. */
 int optimizer_state(Optimizer *o, StateTensor out[STATE_MAX]);
+/* (L, E) f32 on the device, all 1 at first: factors on the rates of the experts, on top of their
+ * ratio. Row l scales the experts of layer l; whoever writes it does so before optimizer_step. None
+ * for a model without experts. Not kept in checkpoints: what makes the factors is. */
+Tensor optimizer_expert_rates(Optimizer *o);
 
 Tensor optimizer_m(Optimizer *o); /* f32 flat, for checkpoints */
 Tensor optimizer_v(Optimizer *o);

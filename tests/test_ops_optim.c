@@ -16,19 +16,24 @@ typedef struct AdamwCase {
     int64_t skip;
     int64_t t;   /* number of this update */
     double weight_decay, grad_scale, lr_ratio, lr, eps, size; /* size of the gradients */
+    int64_t runs; /* with a rate for each of so many runs */
 } AdamwCase;
 
 static const AdamwCase adamw_cases[] = {
-    {1, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1},
-    {15, false, 0, 1, 0, 1, 1, 3e-4, 1e-8, 1},
-    {17, true, 0, 3, 0.1, 0.37, 0.31, 0.1, 1e-8, 1},
-    {1000, true, 0, 100, 0.1, 1, 1, 0.1, 1e-2, 1},
-    {100, false, 0, 1, 0, 1, 1, 0.1, 1e-8, 1e-8}, /* eps in charge */
-    {1000, true, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1},
-    {33, false, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1},
-    {70001, true, 0, 7, 0.1, 0.5, 0.31, 3e-4, 1e-8, 1},
-    {4096, false, 0, 100000, 0, 1, 2, 3e-4, 1e-8, 1},
-    {0, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1},
+    {1, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1, 0},
+    {15, false, 0, 1, 0, 1, 1, 3e-4, 1e-8, 1, 0},
+    {17, true, 0, 3, 0.1, 0.37, 0.31, 0.1, 1e-8, 1, 0},
+    {1000, true, 0, 100, 0.1, 1, 1, 0.1, 1e-2, 1, 0},
+    {100, false, 0, 1, 0, 1, 1, 0.1, 1e-8, 1e-8, 0}, /* eps in charge */
+    {1000, true, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1, 0},
+    {33, false, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1, 0},
+    {70001, true, 0, 7, 0.1, 0.5, 0.31, 3e-4, 1e-8, 1, 0},
+    {4096, false, 0, 100000, 0, 1, 2, 3e-4, 1e-8, 1, 0},
+    {0, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1, 0},
+    {21, true, 0, 2, 0.1, 1, 0.5, 0.1, 1e-8, 1, 3},
+    {1000, false, 0, 3, 0.1, 0.3, 1, 0.1, 1e-8, 1, 1000},
+    {3 * 17001, true, 0, 2, 0.1, 1, 1, 0.1, 1e-8, 1, 3}, /* runs longer than a block of the CPU */
+    {40, true, 1, 2, 0.1, 1, 1, 0.1, 1e-8, 1, 4},
 };
 enum { ADAMW_CASES = sizeof adamw_cases / sizeof *adamw_cases };
 
@@ -43,7 +48,9 @@ static void call_adamw(Device *d, const Rig *r, const void *context)
     const AdamwExtra *x = context;
     AdamwTensors t = {.master = rig_get(r, "master"), .weight = rig_get(r, "weight"),
                       .grad = rig_get(r, "grad"), .m = rig_get(r, "m"), .v = rig_get(r, "v")};
-    dev_adamw(d, t, &x->opt, rig_vars(r, "vars"));
+    AdamwOpt opt = x->opt;
+    opt.lr_each = rig_get(r, "each");
+    dev_adamw(d, t, &opt, rig_vars(r, "vars"));
     int64_t n = tensor_elements(t.master);
     if (!x->check_copy) return;
     float *master = malloc(sizeof *master * (size_t)(n + 1));
@@ -78,9 +85,9 @@ static int adamw_case(const AdamwCase *c)
     StepVars vars = {.lr = c->lr, .bias1 = 1 - pow(0.9, (double)c->t), .step = 5,
                      .bias2 = 1 - pow(0.95, (double)c->t), .grad_scale = c->grad_scale,
                      .skip = c->skip};
-    Rig *r = rig_new("adamw", "n %d%s%s t %d decay %g scale %g ratio %g size %g", (int)c->n,
+    Rig *r = rig_new("adamw", "n %d%s%s t %d decay %g scale %g ratio %g size %g runs %d", (int)c->n,
                      c->bf16 ? " bf16" : "", c->skip ? " skip" : "", (int)c->t, c->weight_decay,
-                     c->grad_scale, c->lr_ratio, c->size);
+                     c->grad_scale, c->lr_ratio, c->size, (int)c->runs);
     double terms = c->skip ? TOL_EXACT : tol_pointwise();
     Tensor shape = tensor_1d(NULL, DT_F32, c->n);
     rig_in_vars(r, "vars", &vars);
@@ -92,7 +99,9 @@ static int adamw_case(const AdamwCase *c)
         squares[i] = i % 7 ? 0.01 * c->size * c->size * rig_uniform(r) : 0;
     Slot *v = rig_inout_values(r, "v", shape, squares, terms);
     RefAdamw a = {.n = c->n, .opt = x.opt, .vars = vars, .w = w->want, .grad = grad->value,
-                  .m = m->want, .v = v->want, .w_mag = w->mag, .m_mag = m->mag, .v_mag = v->mag};
+                  .m = m->want, .v = v->want, .w_mag = w->mag, .m_mag = m->mag, .v_mag = v->mag,
+                  .runs = c->runs};
+    if (c->runs) a.each = rig_in(r, "each", tensor_1d(NULL, DT_F32, c->runs), 1)->value;
     expect_adamw(r, &a, c);
     int failures = rig_run(r, call_adamw, &x);
     if (wrong) rig_fail(r, "%d bf16 copies are not the master rounded", wrong);

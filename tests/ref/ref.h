@@ -145,6 +145,8 @@ typedef struct RefAdamw {
     StepVars vars;
     double *w, *grad, *m, *v;            /* w, m, v updated in place */
     double *w_mag, *m_mag, *v_mag;
+    int64_t runs;                        /* of lr_each, or 0 */
+    const double *each;                  /* (runs) */
 } RefAdamw;
 void ref_adamw(const RefAdamw *a);
 double ref_sqsum(const double *x, int64_t n);

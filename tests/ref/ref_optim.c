@@ -9,6 +9,7 @@ void ref_adamw(const RefAdamw *a)
     const StepVars *s = &a->vars;
     for (int64_t i = 0; i < a->n; i++) {
         double g = a->grad[i] * s->grad_scale, lr = s->lr * o->lr_ratio;
+        if (a->runs) lr *= a->each[i * a->runs / a->n];
         if (a->w_mag) {
             a->m_mag[i] = fabs(o->beta1 * a->m[i]) + fabs((1 - o->beta1) * g);
             a->v_mag[i] = fabs(o->beta2 * a->v[i]) + fabs((1 - o->beta2) * g * g);
@@ -19,7 +20,7 @@ void ref_adamw(const RefAdamw *a)
         a->v[i] = o->beta2 * a->v[i] + (1 - o->beta2) * g * g;
         double below = sqrt(a->v[i] / s->bias2) + o->eps;
         if (a->w_mag)
-            a->w_mag[i] += lr * (a->m_mag[i] / s->bias1 / below + o->weight_decay * fabs(a->w[i]));
+            a->w_mag[i] += fabs(lr) * (a->m_mag[i] / s->bias1 / below + o->weight_decay * fabs(a->w[i]));
         a->w[i] -= lr * (a->m[i] / s->bias1 / below + o->weight_decay * a->w[i]);
     }
 }
