@@ -269,6 +269,7 @@ static Tensor flat_q(const Ops *o)
       dev_adamw(o->d, (AdamwTensors){o->master, o->copy, o->grad, o->m, o->second},                \
                 &(AdamwOpt){0.9, 0.95, 1e-8, 0.1, 1}, o->vars))                                    \
     X(sqsum, "4 Mi", dev_sqsum(o->d, tensor_slice(o->total, 0, 1), o->grad))                       \
+    X(sqdiff, "4 Mi", dev_sqdiff(o->d, tensor_slice(o->total, 0, 1), o->grad, o->m))               \
     X(cast, "4 Mi, f32 -> bf16", dev_cast(o->d, o->copy, o->master))                               \
     X(fill, "4 Mi f32", dev_fill(o->d, o->grad, 0.01))                                             \
     X(copy, "4 Mi f32", dev_copy(o->d, o->m, o->master))

@@ -340,6 +340,8 @@ void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *v
 
 /* sum (1) f64 += sum of x^2. */
 void dev_sqsum(Device *d, Tensor sum, Tensor x);
+/* sum (1) f64 += sum of (a - b)^2; a and b f32 of one shape. */
+void dev_sqdiff(Device *d, Tensor sum, Tensor a, Tensor b);
 /* From sum (1) f64: grad_norm = sqrt(sum); grad_scale = min(1, max_norm / norm) (1 if max_norm is
  * 0); skip = norm not finite (grad_scale then
  * has no meaning). vars is a device pointer. */

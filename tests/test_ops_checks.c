@@ -97,6 +97,16 @@ static void adamw_size(Device *d)
 
 static void sqsum_type(Device *d) { dev_sqsum(d, vec(DT_F32, 1), vec(DT_F32, 4)); }
 
+static void sqdiff_size(Device *d)
+{
+    dev_sqdiff(d, vec(DT_F64, 1), vec(DT_F32, 3), vec(DT_F32, 4));
+}
+
+static void sqdiff_type(Device *d)
+{
+    dev_sqdiff(d, vec(DT_F64, 1), vec(DT_F32, 4), vec(DT_BF16, 4));
+}
+
 static void copy_size(Device *d) { dev_copy(d, vec(DT_F32, 3), vec(DT_F32, 4)); }
 
 static void copy_type(Device *d) { dev_copy(d, vec(DT_F32, 4), vec(DT_I32, 4)); }
@@ -119,7 +129,8 @@ static const struct {
     {"rmsnorm_fwd", norm_weight},      {"swiglu_fwd", swiglu_width},
     {"attention_fwd", attention_groups}, {"router_fwd", router_weight},
     {"ce_fwd", ce_targets},            {"adamw", adamw_size},
-    {"sqsum", sqsum_type},             {"copy", copy_size},
+    {"sqsum", sqsum_type},             {"sqdiff", sqdiff_size},
+    {"sqdiff", sqdiff_type},           {"copy", copy_size},
     {"copy", copy_type},               {"cast", cast_same},
     {"add", add_size},
     {"add", add_type},

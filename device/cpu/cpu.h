@@ -67,6 +67,7 @@ static inline int64_t cpu_chunk_begin(int64_t count, int i) { return count * i /
 #define nll_sum_cpu CPU_NAME(nll_sum_cpu)
 #define adamw_cpu CPU_NAME(adamw_cpu)
 #define sqsum_cpu CPU_NAME(sqsum_cpu)
+#define sqdiff_cpu CPU_NAME(sqdiff_cpu)
 #define cast_cpu CPU_NAME(cast_cpu)
 #define fill_cpu CPU_NAME(fill_cpu)
 #define add_cpu CPU_NAME(add_cpu)
@@ -111,6 +112,7 @@ int ce_train_cpu(Device *d, CeTrain out, Tensor x, Tensor w, Tensor targets, con
 int nll_sum_cpu(Device *d, Tensor sum, Tensor lse, Tensor target_logit, Tensor targets);
 int adamw_cpu(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
 int sqsum_cpu(Device *d, Tensor sum, Tensor x);
+int sqdiff_cpu(Device *d, Tensor sum, Tensor a, Tensor b);
 int cast_cpu(Device *d, Tensor dst, Tensor src);
 int fill_cpu(Device *d, Tensor t, double value);
 int add_cpu(Device *d, Tensor y, Tensor a, Tensor b);

@@ -46,6 +46,7 @@ const DeviceOps cpu_ops = {
     .nll_sum = nll_sum_cpu,
     .adamw = adamw_cpu,
     .sqsum = sqsum_cpu,
+    .sqdiff = sqdiff_cpu,
     .clip = cpu_clip,
     .step_begin = cpu_step_begin,
     .cast = cast_cpu,

@@ -64,6 +64,7 @@ static struct {
     ENTRY(nll_sum, "test_ops_loss"),
     ENTRY(adamw, "test_ops_optim"),
     ENTRY(sqsum, "test_ops_optim"),
+    ENTRY(sqdiff, "test_ops_optim"),
     ENTRY(clip, "test_ops_optim"),
     ENTRY(step_begin, "test_ops_optim"),
 };
