@@ -81,6 +81,10 @@ typedef struct StepStats { /* of the micro-batches since model_zero_grads; host 
 
 void model_stats(Model *m, int n_micro, StepStats *out);
 
+/* load (L, E), host memory: choices that each expert of each layer really received (in force, after
+ * capacity) in the step's micro-batches 0 .. n_micro-1. */
+void model_loads(Model *m, int n_micro, double *load);
+
 /* Held-out loss: dropless, no gradients. Adds to sums[0] the negative log-likelihood, to sums[1]
  * the number of targets. If token_nll is given (B*T floats) it receives each token's, 0 where
  * ignored. */

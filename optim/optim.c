@@ -10,6 +10,7 @@ struct Optimizer {
     Tensor moment1, moment2; /* f32 flat */
     Tensor sum;              /* (1) f64: squared gradient norm */
     Tensor expert_rates;     /* (L, E) f32, or none */
+    ExpertRates *rates;      /* writes them; or NULL */
     void *block;
 };
 
@@ -29,13 +30,14 @@ static void layout(Optimizer *o, const ModelConfig *c, int64_t elements, ArenaPl
     o->expert_rates = tensor_2d((void *)((uintptr_t)base + r), DT_F32, L, E);
 }
 
-int optimizer_plan(const ModelConfig *c, ArenaPlan *plan, Err *e)
+int optimizer_plan(const ModelConfig *c, const OptimConfig *optim, ArenaPlan *plan, Err *e)
 {
     ParamTable table;
     Optimizer rehearsal = {0};
     if (params_build(&table, c, e)) return -1;
     layout(&rehearsal, c, table.elements, plan, NULL);
     params_free(&table);
+    if (expert_rates_plan(c, &optim->expert, plan, e)) return -1;
     return arena_check(plan, e);
 }
 
@@ -52,7 +54,7 @@ Optimizer *optimizer_create(Model *m, const OptimConfig *c, Err *e)
     layout(o, model_config(m), model_params(m)->elements, &plan, NULL);
     o->block = dev_alloc(model_device(m), arena_total(&plan), "the optimizer", e);
     arena_clear(&plan);
-    if (!o->block) {
+    if (!o->block || expert_rates_create(&o->rates, m, &c->expert, e)) {
         optimizer_destroy(&o);
         return NULL;
     }
@@ -67,6 +69,7 @@ Optimizer *optimizer_create(Model *m, const OptimConfig *c, Err *e)
 void optimizer_destroy(Optimizer **o)
 {
     if (!*o) return;
+    expert_rates_destroy(&(*o)->rates);
     dev_free(model_device((*o)->m), (*o)->block);
     free(*o);
     *o = NULL;
@@ -118,11 +121,10 @@ void optimizer_step(Optimizer *o, StepVars *vars)
 
 int optimizer_state(Optimizer *o, StateTensor out[STATE_MAX])
 {
-    (void)o;
-    (void)out;
-    return 0;
+    return expert_rates_state(o->rates, out);
 }
 
 Tensor optimizer_expert_rates(Optimizer *o) { return o->expert_rates; }
+ExpertRates *optimizer_rates(Optimizer *o) { return o->rates; }
 Tensor optimizer_m(Optimizer *o) { return o->moment1; }
 Tensor optimizer_v(Optimizer *o) { return o->moment2; }
