@@ -43,8 +43,8 @@ static const ConfRow own_rows[] = {
     {"optim.warmup_steps", CONF_INT, AT(optim.warmup_steps), "100", 0, BIG, NULL,
      "steps of the linear warm-up"},
     {"optim.decay_steps", CONF_INT, AT(optim.decay_steps), "0", 0, BIG, NULL,
-     "last steps, in which wsd and three_phase fall (three_phase: 0: 5 % of all); cut in proportion "
-     "when train.minutes cuts the run"},
+     "last steps, in which wsd and three_phase fall (three_phase: 0: 5 % of all); cut in "
+     "proportion when train.minutes cuts the run"},
     {"optim.final_lr_ratio", CONF_FLOAT, AT(optim.final_lr_ratio), "0.1", 0, 1, NULL,
      "rate at the end / peak"},
     {"optim.mid_lr_ratio", CONF_FLOAT, AT(optim.mid_lr_ratio), "0.3", 0, 1, NULL,
