@@ -139,7 +139,8 @@ static void test_refused(void **state)
         {{automatic, measured, "optim.noise_unit=16"},
          "optim.noise_unit: units of 16 sequences do not cut train.batch 16 into at least two "
          "equal parts\nhint: optim.noise_unit=8 would do"},
-        {{automatic, measured, "optim.noise_unit=3"}, "optim.noise_unit: units of 3 sequences do not cut"},
+        {{automatic, measured, "optim.noise_unit=3"},
+         "optim.noise_unit: units of 3 sequences do not cut"},
         {{automatic, measured, "optim.noise_unit=1"},
          "optim.noise_unit: 1 sequences of 32 tokens are not whole routing groups of 64 tokens\n"
          "hint: optim.noise_unit=8 would do"},
