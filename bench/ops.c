@@ -267,7 +267,7 @@ static Tensor flat_q(const Ops *o)
     X(nll_sum, "N", dev_nll_sum(o->d, o->total, o->ce_lse, o->target_logit, o->targets))           \
     X(adamw, "4 Mi",                                                                               \
       dev_adamw(o->d, (AdamwTensors){o->master, o->copy, o->grad, o->m, o->second},                \
-                &(AdamwOpt){0.9, 0.95, 1e-8, 0.1, 1}, o->vars))                                    \
+                &(AdamwOpt){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .lr_ratio = 1}, o->vars))    \
     X(sqsum, "4 Mi", dev_sqsum(o->d, tensor_slice(o->total, 0, 1), o->grad))                       \
     X(sqdiff, "4 Mi", dev_sqdiff(o->d, tensor_slice(o->total, 0, 1), o->grad, o->m))               \
     X(cast, "4 Mi, f32 -> bf16", dev_cast(o->d, o->copy, o->master))                               \

@@ -52,8 +52,9 @@ int expert_rates_state(ExpertRates *r, StateTensor *out);
 void expert_rates_begin(ExpertRates *r, Tensor factors, int64_t batch, int64_t T, double loss);
 /* sequences: done in this step so far. The gradients themselves are not touched. */
 void expert_rates_micro(ExpertRates *r, int64_t sequences);
-/* n_micro: micro-batches of the step; grad_norm: of the whole gradient, not clipped; targets:
- * (batch, T) of the whole batch, host memory, -1 not counted. */
+/* n_micro: micro-batches of the step; grad_norm: of the whole gradient, not clipped (not finite: a
+ * skipped step, from which no noise is learned); targets: (batch, T) of the whole batch, host
+ * memory, -1 not counted. */
 void expert_rates_end(ExpertRates *r, int n_micro, double grad_norm, const int32_t *targets);
 
 typedef struct ExpertRateView { /* of the step begun last */

@@ -429,11 +429,11 @@ static void test_applied(void **state)
 {
     ModelConfig c = tiny_config();
     OptimConfig ratio = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1, .weight_decay = 0.1,
-                         .expert_lr_ratio = (float)expert_rate_ratio(2, BATCH * T / 9.0)};
+                         .lr_ratio = OPTIM_SAME(1), .decay = OPTIM_MATRICES};
     OptimConfig automatic = ratio, none = ratio;
     int64_t n;
     (void)state;
-    automatic.expert_lr_ratio = none.expert_lr_ratio = 1;
+    ratio.lr_ratio[PARAM_EXPERT] = (float)expert_rate_ratio(2, BATCH * T / 9.0);
     automatic.expert = by_load(9);
     automatic.expert.mode = EXPERT_LR_AUTO;
     float *x = trained(&c, ratio, &n), *y = trained(&c, automatic, &n), *z = trained(&c, none, &n);

@@ -95,6 +95,42 @@ static void adamw_size(Device *d)
     dev_adamw(d, t, &(AdamwOpt){0}, &vars);
 }
 
+static void adamw_runs(Device *d)
+{
+    AdamwTensors t = {.master = vec(DT_F32, 4), .grad = vec(DT_F32, 4), .m = vec(DT_F32, 4),
+                      .v = vec(DT_F32, 4)};
+    StepVars vars = {0};
+    dev_adamw(d, t, &(AdamwOpt){.lr_each = vec(DT_F32, 3)}, &vars);
+}
+
+static void adamw_moments(Device *d)
+{
+    AdamwTensors t = {.master = vec(DT_F32, 4), .grad = vec(DT_F32, 4), .m = vec(DT_BF16, 4),
+                      .v = vec(DT_F32, 4)};
+    StepVars vars = {0};
+    dev_adamw(d, t, &(AdamwOpt){0}, &vars);
+}
+
+/* Two matrices of 2 x 2 with this much work and so many rates. */
+static void muon(Device *d, int64_t work, int64_t rates)
+{
+    Tensor t = tensor_reshape3(vec(DT_F32, 8), 2, 2, 2);
+    MuonTensors all = {.master = t, .grad = t, .m = t, .work = vec(DT_F32, work)};
+    StepVars vars = {.skip = 1};
+    dev_muon(d, all, &(MuonOpt){.lr_each = vec(DT_F32, rates)}, &vars);
+}
+
+static void muon_work(Device *d) { muon(d, dev_muon_work(2, 2) - 1, 2); }
+
+static void muon_rates(Device *d) { muon(d, dev_muon_work(2, 2), 3); }
+
+static void clip_history(Device *d)
+{
+    StepVars vars = {0};
+    ClipOpt opt = {.z_max = 3, .window = 4, .history = vec(DT_F64, 8)};
+    dev_clip(d, &vars, vec(DT_F64, 1), &opt);
+}
+
 static void sqsum_type(Device *d) { dev_sqsum(d, vec(DT_F32, 1), vec(DT_F32, 4)); }
 
 static void sqdiff_size(Device *d)
@@ -129,6 +165,9 @@ static const struct {
     {"rmsnorm_fwd", norm_weight},      {"swiglu_fwd", swiglu_width},
     {"attention_fwd", attention_groups}, {"router_fwd", router_weight},
     {"ce_fwd", ce_targets},            {"adamw", adamw_size},
+    {"adamw", adamw_runs},             {"adamw", adamw_moments},
+    {"muon", muon_work},               {"muon", muon_rates},
+    {"clip", clip_history},
     {"sqsum", sqsum_type},             {"sqdiff", sqdiff_size},
     {"sqdiff", sqdiff_type},           {"copy", copy_size},
     {"copy", copy_type},               {"cast", cast_same},

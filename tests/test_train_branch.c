@@ -57,7 +57,7 @@ static void test_rate_lines(void **state)
     Record r;
     (void)state;
     RUN_CODE(0, "train", at("c.yaml"), out("la"), ALL_ON, "train.log_every=3",
-             "optim.expert_lr_ratio=0.5");
+             "optim.lr_ratio.expert=0.5");
     record_read(&r, "la");
     for (int i = 0; i < 24; i++) {
         const json_t *line = record_find(&r, NULL, i), *lr = json_object_get(line, "expert_lr");

@@ -46,7 +46,7 @@ static int add_rates(json_t *out, const Run *r, const StepResult *s)
     const OptimConfig *c = &r->config.optim;
     ExpertRates *rates = optimizer_rates(r->optimizer);
     ExpertRateView v = {.layers = 0};
-    double least = 1, most = 1, sum = 0, lr = s->lr * c->expert_lr_ratio;
+    double least = 1, most = 1, sum = 0, lr = s->lr * c->lr_ratio[PARAM_EXPERT];
     if (rates) v = expert_rates_view(rates);
     int64_t n = v.layers * v.experts;
     for (int64_t i = 0; i < n; i++) {
@@ -83,6 +83,10 @@ json_t *progress_record(const Run *r, const StepResult *s)
         rc |= json_object_set_new(out, "load", load);
     }
     if (experts > 0) rc |= add_rates(out, r, s);
+    if (r->config.optim.skip_zscore > 0) {
+        rc |= json_object_set_new(out, "z_norm", json_out_real(s->z_norm));
+        rc |= json_object_set_new(out, "z_loss", json_out_real(s->z_loss));
+    }
     if (!rc) return out;
     json_decref(out);
     return NULL;

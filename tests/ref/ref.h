@@ -150,7 +150,30 @@ typedef struct RefAdamw {
 } RefAdamw;
 void ref_adamw(const RefAdamw *a);
 double ref_sqsum(const double *x, int64_t n);
-/* grad_norm, grad_scale and skip of *vars. */
-void ref_clip(StepVars *vars, double sum, double max_norm);
+
+/* The two neighbours of x in bf16 (one, if x is there): away from zero when the part of the step
+ * between them that x has covered, plus bits / 65536, reaches 1. bits below 65536. */
+double ref_round_random(double x, uint32_t bits);
+/* Is `got` that for a number within `error` of x? */
+bool ref_rounds_to(double got, double x, double error, uint32_t bits);
+
+/* n matrices (A, B), always through G = X X^T. */
+typedef struct RefMuon {
+    int64_t n, A, B;
+    MuonOpt opt;
+    StepVars vars;
+    double *w, *grad, *m;    /* w and m updated in place; m unrounded */
+    double *w_mag, *m_mag;   /* an element of O counts with at least the matrix's root mean square */
+    double *o;               /* (n, A, B) the orthogonalised updates */
+    int64_t runs;            /* of lr_each, or 0 */
+    const double *each;      /* (runs) */
+} RefMuon;
+void ref_muon(const RefMuon *a);
+
+/* grad_norm, grad_scale, skip, z_norm and z_loss of *vars. history: the norms and mean losses taken
+ * in so far, oldest first (2, taken); appended to by the caller if the result is true. loss: the
+ * two sums, or NULL. */
+bool ref_clip(StepVars *vars, double sum, const ClipOpt *opt, const double *loss,
+              const double *norms, const double *losses, int64_t taken);
 
 #endif
