@@ -96,6 +96,36 @@ void dev_swiglu_fwd(Device *d, Tensor h, Tensor gu);
  * dgu (R, 2F) may be gu. */
 void dev_swiglu_bwd(Device *d, Tensor dgu, Tensor dh, Tensor gu);
 
+/* ---- Experts of own widths ---------------------------------------------------------------------
+ * Expert e has matrices of a width F_e of its own (HMoE, arXiv 2408.10681). Row buffers are as wide
+ * as the widest expert; a row of expert e uses the first columns, as many as its matrix has. What
+ * lies behind them is neither read nor written. row_begin (E+1) i32 as above, E at most
+ * EXPERTS_EACH_MAX; arrays of E are host memory. */
+
+enum { EXPERTS_EACH_MAX = 256 };
+
+/* Rows of expert e: y[:O_e] = x[:I_e] w[e] (O_e, I_e)^T. x (R, I), I at least every I_e; y (R, O),
+ * O at least every O_e, x's type; its rows from row_begin[E] on are left as they are. */
+void dev_expert_each_fwd(Device *d, Tensor y, Tensor x, const Tensor *w, Tensor row_begin);
+
+typedef struct EachGrad {
+    Tensor dx;        /* (R, I) or none; rows from row_begin[E] on: whatever */
+    bool dx_add;      /* add into dx instead of writing it */
+    const Tensor *dw; /* [E] (O_e, I_e) f32, added into; or NULL */
+} EachGrad;
+
+/* Rows of expert e: dx[:I_e] (+)= dy[:O_e] w[e]; dw[e] += dy^T x over its rows. */
+void dev_expert_each_bwd(Device *d, EachGrad g, Tensor dy, Tensor x, const Tensor *w,
+                         Tensor row_begin);
+
+/* SwiGLU of rows of expert e with F = widths[e]: h[:F] = silu(g) u from gu[:2F] = [g | u]. h (R,
+ * W), gu (R, 2W), W at least every width. */
+void dev_expert_swiglu_fwd(Device *d, Tensor h, Tensor gu, const int32_t *widths,
+                           Tensor row_begin);
+/* dgu[:2F] = [dh u silu'(g) | dh silu(g)] as in dev_swiglu_bwd. dgu may be gu. */
+void dev_expert_swiglu_bwd(Device *d, Tensor dgu, Tensor dh, Tensor gu, const int32_t *widths,
+                           Tensor row_begin);
+
 /* ---- Heads: rotation and QK-norm --------------------------------------------------------------*/
 
 typedef enum QkNorm {
@@ -169,12 +199,15 @@ typedef struct RouteOpt {
     bool renorm;          /* weights divided by their sum over the placed choices */
     double weight_scale;  /* factor on every weight; 1: none */
     bool drop_by_score;   /* ROUTE_DROP: an expert keeps the choices with the highest scores (ties:
-                             earlier token), not those that come first in (rank, token) order */
-    double top_p;         /* > 0 (softmax only): a token takes experts in order of score until the
-                             sum of their scores passes top_p, at most k; the rest are -1 */
+                             earlier token), not those that come first in (rank, token) order; what
+                             is kept takes rows in (rank, token) order either way */
+    double top_p;         /* 0 < top_p < 1 (softmax only): a token takes experts by falling key
+                             until the sum (f32) of their scores passes top_p, at most k; the rest
+                             are -1. 0: off */
     int64_t blocks;       /* > 0: the experts are `blocks` equal runs, of which a token may use */
-    int64_t blocks_top;   /*   the blocks_top best; a block's value: the sum of its max(1, k /
-                               blocks_top) highest selection keys; ties: lower block */
+    int64_t blocks_top;   /*   the blocks_top best; a block's value: the sum (f32, largest first) of
+                               its max(1, k / blocks_top) highest selection keys; ties: lower block.
+                               Neither blocks, top_p nor bias where experts choose */
     Tensor bias;          /* (E) f32 or none: selection key = score + bias; never in the weights */
     int64_t group_tokens; /* R; N is a multiple of it. Dropless: only the balance loss uses it */
     int64_t capacity;     /* C: rows an expert has in each group; not for dropless */
@@ -192,13 +225,14 @@ typedef struct RouteOpt {
 enum { /* columns of Routing.stats, one row a group */
     STAT_AUX,      /* l_aux = E sum_e f_e P_e; f_e: share of the group's tokens with e among their
                       choices (before capacity), P_e: mean score, sigmoid scores of a token divided
-                      by their sum over all experts */
+                      by their sum over all experts (0 where that sum is 0). With balance_f,
+                      balance_width: E sum_e balance_f_e balance_width_e P_e */
     STAT_Z,        /* sum over tokens of logsumexp(logits)^2 */
     STAT_OVERFLOW, /* choices that their expert had no room for */
     STAT_RECYCLED, /* of those, placed at another expert */
     STAT_UNPLACED, /* of those, placed nowhere (weight 0) */
     STAT_MAX_LOAD, /* largest number of choices (before capacity) that an expert got */
-    STAT_CHOICES,  /* choices made: R k, fewer with top_p; expert choice: E C */
+    STAT_CHOICES,  /* choices made: R k, fewer with top_p; expert choice: E min(C, R) */
     STAT_ENTROPY,  /* sum over tokens of H = -sum_e p_e log p_e, p as in P_e */
     STAT_COUNT
 };
@@ -240,7 +274,8 @@ void dev_router_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, T
  * the score of the expert in force, with renorm over the sum of the placed ones (all 0 where that
  * sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 | group}. Replay: routing.expert
  * (N, k) is read (-1: unplaced; at most C of a group at one expert), choices take rows in (token,
- * choice) order; the rest follows as for recycle. */
+ * choice) order; the rest follows as for recycle: `first` is what would have been chosen, and a
+ * choice that is elsewhere counts as overflow. */
 void dev_route_fwd(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
 /* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and scores, plus the balance
  * loss (aux_scale E f_e / R on each P term), the z-loss (z_scale 2 lse softmax_e) and the entropy

@@ -20,6 +20,7 @@ typedef struct ParamRow {
     int64_t dim[TENSOR_MAX_DIM];
     ParamKind kind;
     int layer;          /* -1: none */
+    int expert;         /* whose it is, where experts have own widths; -1: of all, or no expert's */
     bool f32;           /* operations read it in f32 in every mode: norms, biases, router */
     double init_std;    /* normal(0, std); 0: the constant init_value */
     double init_value;

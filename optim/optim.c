@@ -111,8 +111,9 @@ void optimizer_begin(Optimizer *o, uint64_t seed, int64_t step, double lr, int64
 static Tensor rates_of(const Optimizer *o, const ParamRow *row)
 {
     if (row->kind != PARAM_EXPERT) return tensor_none();
-    Tensor layer = tensor_slice(o->expert_rates, row->layer, 1);
-    return tensor_1d(layer.data, DT_F32, tensor_elements(layer));
+    int64_t E = o->expert_rates.dim[1];
+    Tensor layer = tensor_1d(tensor_slice(o->expert_rates, row->layer, 1).data, DT_F32, E);
+    return row->expert < 0 ? layer : tensor_slice(layer, row->expert, 1);
 }
 
 static void update_adamw(Optimizer *o, int i)

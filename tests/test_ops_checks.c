@@ -53,6 +53,39 @@ static void expert_begin(Device *d)
                           vec(DT_I32, 2));
 }
 
+/* Experts of own widths in rows of 4 inputs and 3 outputs. */
+static void each_call(Device *d, Tensor w0, Tensor w1, int64_t begins)
+{
+    Tensor w[] = {w0, w1};
+    dev_expert_each_fwd(d, f32(2, 3), f32(2, 4), w, vec(DT_I32, begins));
+}
+
+static void each_outputs(Device *d) { each_call(d, f32(3, 4), f32(4, 4), 3); }
+
+static void each_inputs(Device *d) { each_call(d, f32(3, 5), f32(2, 4), 3); }
+
+static void each_types(Device *d) { each_call(d, f32(3, 4), bf16(2, 4), 3); }
+
+static void each_begin(Device *d) { each_call(d, f32(3, 4), f32(2, 4), 1); }
+
+static void each_dw(Device *d)
+{
+    Tensor w = f32(2, 4), dw = f32(2, 3);
+    dev_expert_each_bwd(d, (EachGrad){.dw = &dw}, f32(2, 3), f32(2, 4), &w, vec(DT_I32, 2));
+}
+
+static void each_width(Device *d)
+{
+    const int32_t widths[] = {3, 5};
+    dev_expert_swiglu_fwd(d, f32(2, 4), f32(2, 8), widths, vec(DT_I32, 3));
+}
+
+static void each_dgu(Device *d)
+{
+    const int32_t widths[] = {3};
+    dev_expert_swiglu_bwd(d, f32(2, 4), f32(2, 4), f32(2, 8), widths, vec(DT_I32, 2));
+}
+
 static void embed_tokens(Device *d) { dev_embed_fwd(d, f32(2, 3), vec(DT_F32, 2), f32(5, 3)); }
 
 static void embed_width(Device *d) { dev_embed_fwd(d, f32(2, 3), vec(DT_I32, 2), f32(5, 4)); }
@@ -80,6 +113,59 @@ static void attention_groups(Device *d)
 }
 
 static void router_weight(Device *d) { dev_router_fwd(d, f32(2, 4), bf16(2, 3), bf16(4, 3)); }
+
+/* A routing of 6 tokens in two groups; more: what is wrong with it. */
+static void route_call(Device *d, int64_t E, int64_t k, RouteOpt more)
+{
+    StepVars vars = {.seed = 1};
+    more.group_tokens = 3;
+    more.capacity = 2;
+    more.vars = &vars;
+    int64_t rows = more.mode == ROUTE_DROPLESS ? 6 * k : E * 4;
+    Tensor choices = tensor_2d(block, DT_I32, 6, k), loads = tensor_2d(block, DT_I32, 2, E);
+    Routing r = {.probs = f32(6, E), .first = choices, .expert = choices, .row = choices,
+                 .weight = f32(6, k), .row_src = vec(DT_I32, rows), .row_begin = vec(DT_I32, E + 1),
+                 .load = loads, .count = loads, .stats = f32(2, STAT_COUNT)};
+    dev_route_fwd(d, &r, f32(6, E), &more);
+}
+
+static void route_scale(Device *d) { route_call(d, 4, 2, (RouteOpt){.weight_scale = 0}); }
+
+static void route_slots(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .mode = ROUTE_EXPERT_CHOICE});
+}
+
+static void route_expert_bias(Device *d)
+{
+    RouteOpt opt = {.weight_scale = 1, .mode = ROUTE_EXPERT_CHOICE, .bias = vec(DT_F32, 4)};
+    route_call(d, 4, 4, opt);
+}
+
+static void route_bias(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .bias = vec(DT_F32, 3)});
+}
+
+static void route_uneven_blocks(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .blocks = 3, .blocks_top = 2});
+}
+
+static void route_small_blocks(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .blocks = 4, .blocks_top = 1});
+}
+
+static void route_sigmoid_p(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .score = SCORE_SIGMOID, .top_p = 0.5});
+}
+
+static void route_all_p(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .top_p = 1});
+}
 
 static void ce_targets(Device *d)
 {
@@ -161,9 +247,17 @@ static const struct {
     {"linear_fwd", linear_bias},       {"linear_fwd", linear_types},
     {"linear_bwd", linear_dw_type},    {"linear_bwd", linear_dx_shape},
     {"expert_linear_fwd", expert_begin}, {"embed_fwd", embed_tokens},
+    {"expert_each_fwd", each_outputs}, {"expert_each_fwd", each_inputs},
+    {"expert_each_fwd", each_types},   {"expert_each_fwd", each_begin},
+    {"expert_each_bwd", each_dw},      {"expert_swiglu_fwd", each_width},
+    {"expert_swiglu_bwd", each_dgu},
     {"embed_fwd", embed_width},        {"rmsnorm_fwd", norm_sum_alone},
     {"rmsnorm_fwd", norm_weight},      {"swiglu_fwd", swiglu_width},
     {"attention_fwd", attention_groups}, {"router_fwd", router_weight},
+    {"route_fwd", route_scale},        {"route_fwd", route_slots},
+    {"route_fwd", route_expert_bias},  {"route_fwd", route_bias},
+    {"route_fwd", route_uneven_blocks}, {"route_fwd", route_small_blocks},
+    {"route_fwd", route_sigmoid_p},    {"route_fwd", route_all_p},
     {"ce_fwd", ce_targets},            {"adamw", adamw_size},
     {"adamw", adamw_runs},             {"adamw", adamw_moments},
     {"muon", muon_work},               {"muon", muon_rates},

@@ -132,10 +132,10 @@ static int evaluate(Loop *l, bool *done, Err *e)
     Run *r = l->r;
     double began = log_seconds();
     HeldOut h;
+    HeldOutOptions options = {.sequences = r->eval_sequences,
+                              .use_documents = r->config.data.mask_documents};
     *done = false;
-    if (heldout_measure(&h, r->model, r->val, NULL, r->eval_sequences,
-                        r->config.data.mask_documents, NULL, e))
-        return -1;
+    if (heldout_measure(&h, r->model, r->val, NULL, &options, e)) return -1;
     if (h.sequences < r->eval_sequences) return 0;
     r->val_loss = h.loss;
     r->eval_targets = h.targets;

@@ -292,6 +292,7 @@ void report_html(FILE *out, const Report *r)
     remarks(out, r);
     report_charts(out, r);
     heldout(out, r);
+    report_eval(out, r);
     block(out, "Sample", " class=\"prose\"", r->sample, r->sample_size);
     checkpoints(out, r);
     events(out, r);
