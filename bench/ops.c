@@ -294,6 +294,7 @@ static MuonTensors flat_muon(const Ops *o)
       dev_adamw(o->d, flat_adamw(o, DT_BF16), &adamw_opt, o->vars))                                \
     X(muon, "16 x 512 x 512", dev_muon(o->d, flat_muon(o), &muon_opt, o->vars))                    \
     X(sqsum, "4 Mi", dev_sqsum(o->d, tensor_slice(o->total, 0, 1), o->grad))                       \
+    X(sqdiff, "4 Mi", dev_sqdiff(o->d, tensor_slice(o->total, 0, 1), o->grad, o->m))               \
     X(cast, "4 Mi, f32 -> bf16", dev_cast(o->d, o->copy, o->master))                               \
     X(fill, "4 Mi f32", dev_fill(o->d, o->grad, 0.01))                                             \
     X(copy, "4 Mi f32", dev_copy(o->d, o->m, o->master))

@@ -424,6 +424,8 @@ void dev_muon(Device *d, MuonTensors t, const MuonOpt *opt, const StepVars *vars
 
 /* sum (1) f64 += sum of x^2. */
 void dev_sqsum(Device *d, Tensor sum, Tensor x);
+/* sum (1) f64 += sum of (a - b)^2; a and b f32 of one shape. */
+void dev_sqdiff(Device *d, Tensor sum, Tensor a, Tensor b);
 typedef struct ClipOpt {
     double max_norm; /* 0: no clipping */
     double z_max;    /* 0: outliers are not looked for */

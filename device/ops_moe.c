@@ -74,6 +74,14 @@ void dev_sqsum(Device *d, Tensor sum, Tensor x)
     OP_RUN(d, sqsum, 0, tensor_bytes(x), sum, x);
 }
 
+void dev_sqdiff(Device *d, Tensor sum, Tensor a, Tensor b)
+{
+    need(OP_sqdiff, "sum", sum, DT_F64, SHAPE(1));
+    if (a.type != DT_F32 || b.type != DT_F32 || !tensor_same_shape(a, b))
+        op_refuse(OP_sqdiff, "a and b must be f32 of one shape");
+    OP_RUN(d, sqdiff, 0, 2 * tensor_bytes(a), sum, a, b);
+}
+
 void dev_step_begin(Device *d, StepVars *vars, const StepVars *host)
 {
     OP_RUN(d, step_begin, 0, (int64_t)sizeof *host, vars, host);

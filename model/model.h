@@ -99,6 +99,10 @@ void model_end_step(Model *m, int n_micro);
  * model_slots says. */
 void model_read_routing(Model *m, int32_t *routing);
 
+/* load (L, E), host memory: choices that each expert of each layer really received (in force, after
+ * capacity) in the step's micro-batches 0 .. n_micro-1. */
+void model_loads(Model *m, int n_micro, double *load);
+
 /* Held-out loss: dropless, no gradients. Adds to sums[0] the negative log-likelihood, to sums[1]
  * the number of targets. If token_nll is given (B*T floats) it receives each token's, 0 where
  * ignored. */

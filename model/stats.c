@@ -69,3 +69,16 @@ void model_stats(Model *m, int n_micro, StepStats *out)
     free(stats);
     free(load);
 }
+
+void model_loads(Model *m, int n_micro, double *load)
+{
+    int64_t L = m->c.n_layers, E = m->c.n_experts, groups = m->w.load.dim[2];
+    CHECK(n_micro >= 0 && n_micro <= m->w.load.dim[0], "%d micro-batches", n_micro);
+    int32_t *counts = malloc((size_t)tensor_bytes(m->w.load));
+    CHECK(counts, "out of memory for the experts' loads");
+    dev_download(m->device, counts, m->w.load);
+    memset(load, 0, (size_t)(L * E) * sizeof *load);
+    for (int64_t i = 0; i < n_micro * L * groups; i++)
+        for (int64_t x = 0; x < E; x++) load[i / groups % L * E + x] += counts[i * E + x];
+    free(counts);
+}

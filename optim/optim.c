@@ -15,6 +15,7 @@ struct Optimizer {
     Tensor sum;              /* (1) f64: squared gradient norm */
     Tensor history;          /* (1 + 2 window) f64 of dev_clip, or none */
     Tensor expert_rates;     /* (L, E) f32, or none */
+    ExpertRates *rates;      /* writes them; or NULL */
     void *block;
 };
 
@@ -47,7 +48,8 @@ int optimizer_plan(const ModelConfig *c, const OptimConfig *optim, ArenaPlan *pl
     if (!rc) layout(&rehearsal, c, plan, NULL);
     moments_free(&rehearsal.moments);
     params_free(&table);
-    return rc ? -1 : arena_check(plan, e);
+    if (rc || expert_rates_plan(c, &optim->expert, plan, e)) return -1;
+    return arena_check(plan, e);
 }
 
 /* Zeros everywhere, but for the factors of the rates. */
@@ -76,7 +78,7 @@ Optimizer *optimizer_create(Model *m, const OptimConfig *c, Err *e)
             o->block = dev_alloc(model_device(m), arena_total(&plan), "the optimizer", e);
         arena_clear(&plan);
     }
-    if (!o->block) {
+    if (!o->block || expert_rates_create(&o->rates, m, &c->expert, e)) {
         optimizer_destroy(&o);
         return NULL;
     }
@@ -89,6 +91,7 @@ Optimizer *optimizer_create(Model *m, const OptimConfig *c, Err *e)
 void optimizer_destroy(Optimizer **o)
 {
     if (!*o) return;
+    expert_rates_destroy(&(*o)->rates);
     dev_free(model_device((*o)->m), (*o)->block);
     moments_free(&(*o)->moments);
     free(*o);
@@ -178,9 +181,10 @@ int optimizer_state(Optimizer *o, StateTensor out[STATE_MAX])
 {
     int n = 0;
     if (tensor_given(o->history)) out[n++] = (StateTensor){"skip_history", o->history};
-    return n;
+    return n + expert_rates_state(o->rates, out + n);
 }
 
 Tensor optimizer_expert_rates(Optimizer *o) { return o->expert_rates; }
+ExpertRates *optimizer_rates(Optimizer *o) { return o->rates; }
 Tensor optimizer_m(Optimizer *o, int row) { return o->moments.row[row].m; }
 Tensor optimizer_v(Optimizer *o, int row) { return o->moments.row[row].v; }

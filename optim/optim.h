@@ -5,7 +5,7 @@
 #ifndef ISOMOE_OPTIM_OPTIM_H
 #define ISOMOE_OPTIM_OPTIM_H
 
-#include "model/model.h"
+#include "optim/expert_rate.h"
 
 enum { OPTIM_GROUPS = PARAM_EXPERT + 1 };
 typedef enum OptimKind { OPTIM_ADAMW, OPTIM_MUON } OptimKind;
@@ -28,13 +28,26 @@ typedef struct OptimConfig {
     int schedule;           /* ScheduleKind */
     int64_t warmup_steps, decay_steps; /* wsd: linear or 1-sqrt decay over the last decay_steps */
     double final_lr_ratio;             /* rate at the end / peak */
+    double mid_lr_ratio;               /* three_phase: rate where the annealing begins / peak */
+    ExpertRateConfig expert;
 } OptimConfig;
 
-typedef enum ScheduleKind { SCHEDULE_WSD, SCHEDULE_WSD_SQRT, SCHEDULE_COSINE, SCHEDULE_CONSTANT }
-    ScheduleKind;
+typedef enum ScheduleKind {
+    SCHEDULE_WSD, SCHEDULE_WSD_SQRT, SCHEDULE_COSINE, SCHEDULE_CONSTANT, SCHEDULE_THREE_PHASE
+} ScheduleKind;
 
-/* Learning rate of step (0-based) of `steps`: linear warm-up (step + 1) / warmup; then as named. */
+/* Learning rate of step (0-based) of `steps`: linear warm-up (step + 1) / warmup; then as named.
+ * three_phase (Hunyuan-Large, arXiv 2411.02265, 2.3.2): gradual decay by a cosine from the peak to
+ * mid_lr_ratio of it, then annealing: linearly to final_lr_ratio of the peak. */
 double schedule_lr(const OptimConfig *c, int64_t step, int64_t steps);
+
+/* Steps of the last phase of `steps`: decay_steps; for three_phase, where that is 0, 5 % of all
+ * (rounded), at least 1. */
+int64_t schedule_decay_steps(const OptimConfig *c, int64_t steps);
+
+/* The first step whose rate depends on the run's length: where the rate begins to fall. Runs of
+ * other lengths and decays have had the same rates before it. */
+int64_t schedule_settled(const OptimConfig *c, int64_t steps);
 
 typedef struct Optimizer Optimizer;
 
@@ -58,6 +71,8 @@ int optimizer_state(Optimizer *o, StateTensor out[STATE_MAX]);
  * ratio. Row l scales the experts of layer l; whoever writes it does so before optimizer_step. None
  * for a model without experts. Not kept in checkpoints: what makes the factors is. */
 Tensor optimizer_expert_rates(Optimizer *o);
+/* What writes them; NULL for expert.mode ratio. */
+ExpertRates *optimizer_rates(Optimizer *o);
 
 /* Moments of row `row` of the parameter table, in its shape, for checkpoints; none where the row
  * has no second moment. */

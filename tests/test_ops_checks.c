@@ -219,6 +219,16 @@ static void clip_history(Device *d)
 
 static void sqsum_type(Device *d) { dev_sqsum(d, vec(DT_F32, 1), vec(DT_F32, 4)); }
 
+static void sqdiff_size(Device *d)
+{
+    dev_sqdiff(d, vec(DT_F64, 1), vec(DT_F32, 3), vec(DT_F32, 4));
+}
+
+static void sqdiff_type(Device *d)
+{
+    dev_sqdiff(d, vec(DT_F64, 1), vec(DT_F32, 4), vec(DT_BF16, 4));
+}
+
 static void copy_size(Device *d) { dev_copy(d, vec(DT_F32, 3), vec(DT_F32, 4)); }
 
 static void copy_type(Device *d) { dev_copy(d, vec(DT_F32, 4), vec(DT_I32, 4)); }
@@ -252,7 +262,8 @@ static const struct {
     {"adamw", adamw_runs},             {"adamw", adamw_moments},
     {"muon", muon_work},               {"muon", muon_rates},
     {"clip", clip_history},
-    {"sqsum", sqsum_type},             {"copy", copy_size},
+    {"sqsum", sqsum_type},             {"sqdiff", sqdiff_size},
+    {"sqdiff", sqdiff_type},           {"copy", copy_size},
     {"copy", copy_type},               {"cast", cast_same},
     {"add", add_size},
     {"add", add_type},

@@ -1,4 +1,4 @@
-/* tests/test_ops_optim.c - adamw, sqsum, clip and step_begin against the oracle. */
+/* tests/test_ops_optim.c - adamw, sqsum, sqdiff, clip and step_begin against the oracle. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <math.h>
@@ -247,6 +247,40 @@ static void sqsum_not_finite(void **state)
     assert_int_equal(failures, 0);
 }
 
+static void call_sqdiff(Device *d, const Rig *r, const void *context)
+{
+    (void)context;
+    dev_sqdiff(d, rig_get(r, "sum"), rig_get(r, "a"), rig_get(r, "b"));
+}
+
+/* far: b is a thousand times larger than what it differs by, as an accumulated gradient is. */
+static void sqdiff(void **state)
+{
+    (void)state;
+    const int64_t sizes[] = {0, 1, 15, 17, 1000, 100003};
+    int failures = 0;
+    for (int i = 0; i < 6 * 4; i++) {
+        int64_t n = sizes[i / 4];
+        bool far = i % 2;
+        double scale = i / 2 % 2 ? 1e20 : 1, start = scale * scale * (far ? 2e-6 : 2);
+        Rig *r = rig_new("sqdiff", "n %d scale %g%s", (int)n, scale, far ? " far" : "");
+        Tensor shape = tensor_1d(NULL, DT_F32, n);
+        Slot *a = rig_in(r, "a", shape, scale);
+        double *near = malloc(sizeof *near * (size_t)(n + 1));
+        for (int64_t k = 0; k < n; k++) near[k] = a->value[k] * (far ? 1.001 : rig_normal(r));
+        Slot *b = rig_in_values(r, "b", shape, near);
+        Slot *sum = rig_inout_values(r, "sum", tensor_1d(NULL, DT_F64, 1), &start, tol_dot(n));
+        for (int64_t k = 0; k < n; k++) near[k] = a->value[k] - b->value[k];
+        double squares = ref_sqsum(near, n);
+        sum->want[0] += squares;
+        sum->mag[0] += squares;
+        failures += rig_run(r, call_sqdiff, NULL);
+        free(near);
+        rig_free(r);
+    }
+    assert_int_equal(failures, 0);
+}
+
 static const StepVars some_vars = {.seed = 0x123456789abcdefull, .step = 77, .lr = 1e-3,
                                    .bias1 = 0.5, .bias2 = 0.25, .loss_scale = 0.125,
                                    .grad_norm = 9, .grad_scale = 8, .z_norm = 7, .z_loss = 6};
@@ -378,8 +412,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adamw),            cmocka_unit_test(adamw_skips_nan),
         cmocka_unit_test(sqsum),            cmocka_unit_test(sqsum_not_finite),
-        cmocka_unit_test(clip),             cmocka_unit_test(outliers),
-        cmocka_unit_test(outliers_no_spread), cmocka_unit_test(step_begin),
+        cmocka_unit_test(sqdiff),           cmocka_unit_test(clip),
+        cmocka_unit_test(outliers),         cmocka_unit_test(outliers_no_spread),
+        cmocka_unit_test(step_begin),
         cmocka_unit_test(all_covered),
     };
     return RIG_GROUP("ops_optim", tests);

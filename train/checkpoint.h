@@ -25,6 +25,8 @@ typedef struct TrainState { /* everything but tensors that a run needs to go on 
     double loss_ema;        /* smoothed training loss of the progress line */
     uint64_t run_id;        /* hash of the first resolved configuration and of the data */
     uint64_t tokenizer_hash, data_hash, val_hash; /* what was trained on; 0: unknown */
+    uint64_t from_run;      /* run_id of the run that this one branched from; 0: none */
+    int64_t from_step;      /* the step it did so at */
     char variant[16];       /* the device's variant, on which bits depend; set by save */
 } TrainState;
 

@@ -36,6 +36,8 @@ static const struct {
     {"tokenizer", FIELD_HASH, AT(tokenizer_hash)},
     {"data", FIELD_HASH, AT(data_hash)},
     {"val", FIELD_HASH, AT(val_hash)},
+    {"from_run", FIELD_HASH, AT(from_run)},
+    {"from_step", FIELD_INT, AT(from_step)},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 

@@ -19,7 +19,9 @@ OptimConfig length_schedule(const OptimConfig *c, int64_t steps, int64_t total)
 {
     OptimConfig out = *c;
     if (total >= steps) return out;
-    out.decay_steps = llround((double)c->decay_steps * (double)total / (double)steps);
+    int64_t decay = schedule_decay_steps(c, steps);
+    out.decay_steps = llround((double)decay * (double)total / (double)steps);
+    if (c->schedule == SCHEDULE_THREE_PHASE) out.decay_steps = size_max(out.decay_steps, 1);
     out.decay_steps = size_min(out.decay_steps, total);
     out.warmup_steps = size_min(c->warmup_steps, total - out.decay_steps);
     return out;

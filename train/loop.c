@@ -50,6 +50,7 @@ static int train_micros(Loop *l, const Batch *b, Err *e)
     const RunConfig *c = &r->config;
     int64_t T = b->T, micro = c->train.micro_batch, n = b->B / micro;
     int64_t R = c->model.n_experts ? c->model.routing_group_tokens : b->B * T;
+    ExpertRates *rates = optimizer_rates(l->r->optimizer);
     for (int64_t i = 0; i < n; i++) {
         int64_t at = i * micro * T;
         MicroBatch m = {.B = micro, .tokens = b->tokens + at, .targets = b->targets + at,
@@ -57,11 +58,18 @@ static int train_micros(Loop *l, const Batch *b, Err *e)
                         .group0 = at / R, .index = (int)i};
         if (r->replay) m.routing = routing_file_get(r->replay, at, micro * T);
         model_train_micro(r->model, &m, b->B * T / R, b->B * T);
+        if (rates) expert_rates_micro(rates, (i + 1) * micro);
         if (!r->record) continue;
         model_read_routing(r->model, routing_file_part(r->record));
         routing_file_put(r->record, at, micro * T);
     }
     return r->record ? routing_file_write(r->record, step, e) : 0;
+}
+
+/* The smoothed training loss before this step; before the first, that of an even guess. */
+static double loss_before(const Run *r)
+{
+    return r->state.step ? r->state.loss_ema : log((double)r->config.model.vocab_size);
 }
 
 static int train_step(Loop *l, Err *e)
@@ -73,14 +81,20 @@ static int train_step(Loop *l, Err *e)
     Batch b;
     StepVars vars;
     StepResult *now = &l->now;
+    ExpertRates *rates = optimizer_rates(r->optimizer);
     if (loader_batch(r->train, s->sequence, c->train.batch, &b, e)) return -1;
     now->lr = schedule_lr(&l->schedule, s->step, run_steps(r));
     optimizer_begin(r->optimizer, (uint64_t)c->train.seed, s->step, now->lr, s->updates,
                     (double)b.n_targets);
+    if (rates)
+        expert_rates_begin(rates, optimizer_expert_rates(r->optimizer), b.B, b.T, loss_before(r));
     model_zero_grads(r->model);
     if (train_micros(l, &b, e)) return -1;
     optimizer_step(r->optimizer, &vars);
     if (!vars.skip) model_end_step(r->model, (int)(b.B / c->train.micro_batch));
+    if (rates)
+        expert_rates_end(rates, (int)(b.B / c->train.micro_batch),
+                         vars.skip ? NAN : vars.grad_norm, b.targets);
     model_stats(r->model, (int)(b.B / c->train.micro_batch), &now->stats);
     now->loss = now->stats.targets > 0 ? now->stats.loss_sum / now->stats.targets : 0;
     now->grad_norm = vars.grad_norm;

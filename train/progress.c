@@ -43,6 +43,37 @@ static int add_numbers(json_t *out, const Run *r, const StepResult *s)
     return rc;
 }
 
+/* The experts' learning rates, and every log_every steps each expert's factor. */
+static int add_rates(json_t *out, const Run *r, const StepResult *s)
+{
+    const OptimConfig *c = &r->config.optim;
+    ExpertRates *rates = optimizer_rates(r->optimizer);
+    ExpertRateView v = {.layers = 0};
+    double least = 1, most = 1, sum = 0, lr = s->lr * c->lr_ratio[PARAM_EXPERT];
+    if (rates) v = expert_rates_view(rates);
+    int64_t n = v.layers * v.experts;
+    for (int64_t i = 0; i < n; i++) {
+        least = i ? fmin(least, v.factor[i]) : v.factor[i];
+        most = i ? fmax(most, v.factor[i]) : v.factor[i];
+        sum += v.factor[i];
+    }
+    json_t *range = json_pack("{s:o, s:o, s:o}", "min", json_out_real(lr * least), "mean",
+                              json_out_real(lr * (n ? sum / (double)n : 1)), "max",
+                              json_out_real(lr * most));
+    int rc = json_object_set_new(out, "expert_lr", range);
+    if (!rates) return rc;
+    rc |= json_object_set_new(out, "b_noise",
+                              v.noise_tokens > 0 ? json_real(v.noise_tokens) : json_null());
+    if (c->expert.mode != EXPERT_LR_LOAD || r->state.step % r->config.train.log_every) return rc;
+    json_t *layers = json_array();
+    for (int64_t i = 0; i < n; i++) {
+        if (i % v.experts == 0) rc |= json_array_append_new(layers, json_array());
+        json_t *layer = json_array_get(layers, json_array_size(layers) - 1);
+        rc |= json_array_append_new(layer, json_integer(llround(1e4 * v.factor[i])));
+    }
+    return rc | json_object_set_new(out, "expert_rates", layers);
+}
+
 json_t *progress_record(const Run *r, const StepResult *s)
 {
     int64_t experts = r->config.model.n_experts;
@@ -56,6 +87,7 @@ json_t *progress_record(const Run *r, const StepResult *s)
             rc |= json_array_append_new(load, json_out_real(s->stats.load[i]));
         rc |= json_object_set_new(out, "load", load);
     }
+    if (experts > 0) rc |= add_rates(out, r, s);
     if (r->config.optim.skip_zscore > 0) {
         rc |= json_object_set_new(out, "z_norm", json_out_real(s->z_norm));
         rc |= json_object_set_new(out, "z_loss", json_out_real(s->z_loss));

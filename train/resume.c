@@ -14,11 +14,24 @@ static const char *const free_keys[] = {
     "train.routing_record", NULL,
 };
 
+/* For a branch also: its own origin, and how its rate falls. */
+static const char *const branch_keys[] = {
+    "train.from",         "optim.schedule", "optim.decay_steps", "optim.final_lr_ratio",
+    "optim.mid_lr_ratio", NULL,
+};
+
 bool resume_may_change(const char *key)
 {
     for (int i = 0; free_keys[i]; i++)
         if (!strcmp(free_keys[i], key)) return true;
     return false;
+}
+
+static bool branch_may_change(const char *key)
+{
+    for (int i = 0; branch_keys[i]; i++)
+        if (!strcmp(branch_keys[i], key)) return true;
+    return resume_may_change(key);
 }
 
 /* One key's value as text, fresh; conf_write of a table of one row ends in "key: value\n". */
@@ -34,29 +47,58 @@ static char *value_text(const ConfRow *row, const RunConfig *c)
     return text;
 }
 
-int resume_check(const RunConfig *saved, const RunConfig *now, const char *folder, Err *e)
+/* "\n  key: old in the checkpoint, new now" of every other key that differs, into list (n bytes);
+ * -1: out of memory. */
+static int list_changes(const RunConfig *saved, const RunConfig *now, bool (*may)(const char *key),
+                        char *list, size_t n)
 {
     const ConfTable *table = run_config_table();
-    char list[1200] = "", keys[512] = "";
-    size_t used = 0, n = 0;
-    for (int i = 0; i < table->count && used + 1 < sizeof list; i++) {
+    size_t used = 0;
+    int rc = 0;
+    list[0] = 0;
+    for (int i = 0; i < table->count && used + 1 < n && !rc; i++) {
         const ConfRow *row = &table->rows[i];
-        if (resume_may_change(row->key)) continue;
+        if (may(row->key)) continue;
         char *before = value_text(row, saved), *after = value_text(row, now);
         if (!before || !after)
-            used = sizeof list;
+            rc = -1;
         else if (strcmp(before, after))
-            used += (size_t)snprintf(list + used, sizeof list - used,
-                                     "\n  %s: %s in the checkpoint, %s now", row->key, before,
-                                     after);
+            used += (size_t)snprintf(list + used, n - used, "\n  %s: %s in the checkpoint, %s now",
+                                     row->key, before, after);
         free(before);
         free(after);
     }
-    if (!used) return 0;
-    if (!list[0]) return err_set(e, "%s: out of memory", folder);
-    for (int i = 0; free_keys[i]; i++)
-        n += (size_t)snprintf(keys + n, sizeof keys - n, "%s%s", i ? ", " : "", free_keys[i]);
+    return rc;
+}
+
+/* "a, b, c" behind what is in out (n bytes). */
+static void join(const char *const *keys, char *out, size_t n)
+{
+    size_t used = strlen(out);
+    for (int i = 0; keys[i] && used < n; i++)
+        used += (size_t)snprintf(out + used, n - used, "%s%s", used ? ", " : "", keys[i]);
+}
+
+int resume_check(const RunConfig *saved, const RunConfig *now, const char *folder, Err *e)
+{
+    char list[1200], keys[512] = "";
+    if (list_changes(saved, now, resume_may_change, list, sizeof list))
+        return err_set(e, "%s: out of memory", folder);
+    if (!list[0]) return 0;
+    join(free_keys, keys, sizeof keys);
     err_set(e, "%s: cannot be resumed with another configuration:%s", folder, list);
     return err_hint(e, "choose another run folder with train.out=...; on a resume only these may "
                        "change: %s", keys);
+}
+
+int resume_check_branch(const RunConfig *saved, const RunConfig *now, const char *folder, Err *e)
+{
+    char list[1200], keys[512] = "";
+    if (list_changes(saved, now, branch_may_change, list, sizeof list))
+        return err_set(e, "%s: out of memory", folder);
+    if (!list[0]) return 0;
+    join(branch_keys + 1, keys, sizeof keys);
+    join(free_keys, keys, sizeof keys);
+    err_set(e, "%s: cannot be branched from with another configuration:%s", folder, list);
+    return err_hint(e, "a branch may change only these: %s", keys);
 }

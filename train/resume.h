@@ -13,4 +13,8 @@ bool resume_may_change(const char *key);
  * `folder`, every such key and both values. */
 int resume_check(const RunConfig *saved, const RunConfig *now, const char *folder, Err *e);
 
+/* The same for a run that branches from another one's checkpoint: the end of the schedule may
+ * differ too. */
+int resume_check_branch(const RunConfig *saved, const RunConfig *now, const char *folder, Err *e);
+
 #endif

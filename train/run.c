@@ -10,6 +10,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "train/branch.h"
 #include "train/json_out.h"
 #include "train/resume.h"
 #include "train/run_folder.h"
@@ -34,7 +35,7 @@ static bool is_complete(const Run *r)
     return final && complete;
 }
 
-/* Finds the newest checkpoint, if any, and takes its state over. */
+/* Finds the newest checkpoint, if any, and takes its state over; else that of train.from. */
 static int find_start(Run *r, const RunOptions *options, Err *e)
 {
     const TrainConfig *t = &r->config.train;
@@ -42,7 +43,8 @@ static int find_start(Run *r, const RunOptions *options, Err *e)
     r->state.steps_total = t->minutes > 0 ? 0 : t->steps;
     if (checkpoint_newest(r->folder, r->resumed, e)) return -1;
     if (!r->resumed[0]) {
-        if (!options->must_resume) return 0;
+        if (!options->must_resume)
+            return t->from[0] ? branch_open(&r->config, &r->state, r->from, e) : 0;
         err_set(e, "%s: holds no checkpoint to resume from", r->folder);
         return err_hint(e, "without --resume required the run starts from the beginning");
     }
@@ -54,6 +56,9 @@ static int find_start(Run *r, const RunOptions *options, Err *e)
     r->complete = is_complete(r);
     return 0;
 }
+
+/* The checkpoint to load; empty: none. */
+static const char *origin(const Run *r) { return r->resumed[0] ? r->resumed : r->from; }
 
 /* ---- What it needs ----------------------------------------------------------------------------*/
 
@@ -75,7 +80,7 @@ static Loader *open_loader(const RunConfig *c, const char *path, const char *spl
 static int check_hash(const Run *r, const char *what, uint64_t *saved, uint64_t now, Err *e)
 {
     char before[HASH_HEX], after[HASH_HEX];
-    if (!r->resumed[0]) *saved = now;
+    if (!origin(r)[0]) *saved = now;
     if (*saved == now) return 0;
     hash_hex(*saved, before);
     hash_hex(now, after);
@@ -123,11 +128,11 @@ static int open_model(Run *r, Err *e)
     if (!r->model) goto done;
     r->optimizer = optimizer_create(r->model, &c->optim, e);
     if (!r->optimizer) goto done;
-    if (r->resumed[0])
-        rc = checkpoint_load(r->resumed, r->model, r->optimizer, e);
+    if (origin(r)[0])
+        rc = checkpoint_load(origin(r), r->model, r->optimizer, e);
     else
         rc = 0;
-    if (!rc && !r->resumed[0]) model_init(r->model, (uint64_t)c->train.seed);
+    if (!rc && !origin(r)[0]) model_init(r->model, (uint64_t)c->train.seed);
 done:
     arena_clear(&plan);
     return rc;
@@ -155,6 +160,10 @@ static json_t *start_record(const Run *r, const char *event, const char *config)
         (json_int_t)run_steps(r), "tokens_per_step", (json_int_t)(c->train.batch * T),
         "flops_per_token", (json_int_t)(count_flops_train(&c->model, T) / T), "matrix_peak",
         json_out_real(r->matrix_peak), "time", (json_int_t)time(NULL));
+    if (s->from_run) {
+        json_object_set_new(out, "from_run", json_out_hash(s->from_run));
+        json_object_set_new(out, "from_step", json_integer(s->from_step));
+    }
     if (!out || !more || json_object_update(out, more)) {
         json_decref(out);
         out = NULL;
@@ -180,8 +189,9 @@ static void print_start(const Run *r)
     if (model_check_causal(&c->model, NULL))
         log_info("held-out losses are those of dropless top-%" PRId64 " routing: expert choice "
                  "would look at later tokens", c->model.top_k);
-    if (!r->resumed[0]) return;
-    log_info("resumed at step %" PRId64 " from %s", r->state.step, r->resumed);
+    if (!origin(r)[0]) return;
+    log_info("%s at step %" PRId64 " from %s", r->resumed[0] ? "resumed" : "branched",
+             r->state.step, origin(r));
     if (strcmp(r->state.variant, device_variant(r->device)))
         log_warn("the checkpoint was made on %s, this is %s: the last bits of all results differ",
                  r->state.variant, device_variant(r->device));

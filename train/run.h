@@ -31,6 +31,7 @@ typedef struct Run {
     RoutingFile *record, *replay; /* of the router's choices; or NULL */
     TrainState state;   /* steps_total 0: not yet known (train.minutes) */
     char resumed[IO_PATH_MAX]; /* the checkpoint it goes on from; empty: none */
+    char from[IO_PATH_MAX];    /* the other run's checkpoint that it branches from; empty: none */
     ParamCount params;
     int64_t memory;     /* bytes of all arenas */
     int64_t eval_sequences; /* those that exist */

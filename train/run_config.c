@@ -6,13 +6,17 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "train/optim_check.h"
 
 enum { MAX_ROWS = 160, MICRO_TOKENS = 8192 };
 
 static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const optimizers[] = {"adamw", "muon", NULL};
 static const char *const moment_types[] = {"f32", "bf16", NULL};
-static const char *const schedules[] = {"wsd", "wsd_sqrt", "cosine", "constant", NULL};
+static const char *const schedules[] = {"wsd", "wsd_sqrt", "cosine", "constant", "three_phase",
+                                        NULL};
+static const char *const expert_lrs[] = {"ratio", "auto", "load", NULL};
+static const char *const noises[] = {"given", "loss", "measured", NULL};
 
 #define AT(field) offsetof(RunConfig, field)
 #define RATIO(group, kind, what)                                                                   \
@@ -63,15 +67,39 @@ static const ConfRow own_rows[] = {
     DECAY("bias", PARAM_BIAS, "false"), DECAY("router", PARAM_ROUTER, "true"),
     DECAY("shared", PARAM_SHARED, "true"), DECAY("expert", PARAM_EXPERT, "true"),
     {"optim.schedule", CONF_ENUM, AT(optim.schedule), "wsd", 1, 0, schedules,
-     "wsd | wsd_sqrt | cosine | constant"},
+     "wsd | wsd_sqrt | cosine | constant | three_phase"},
     {"optim.warmup_steps", CONF_INT, AT(optim.warmup_steps), "100", 0, BIG, NULL,
      "steps of the linear warm-up"},
     {"optim.decay_steps", CONF_INT, AT(optim.decay_steps), "0", 0, BIG, NULL,
-     "last steps, in which wsd falls; cut in proportion when train.minutes cuts the run"},
+     "last steps, in which wsd and three_phase fall (three_phase: 0: 5 % of all); cut in "
+     "proportion when train.minutes cuts the run"},
     {"optim.final_lr_ratio", CONF_FLOAT, AT(optim.final_lr_ratio), "0.1", 0, 1, NULL,
      "rate at the end / peak"},
+    {"optim.mid_lr_ratio", CONF_FLOAT, AT(optim.mid_lr_ratio), "0.3", 0, 1, NULL,
+     "three_phase: rate where the gradual decay ends and the annealing begins / peak"},
+    {"optim.expert_lr", CONF_ENUM, AT(optim.expert.mode), "ratio", 1, 0, expert_lrs,
+     "further factor on the experts' rate: ratio: none | auto: one, g_n(B / B_noise) with n = "
+     "n_experts / top_k | load: one for each expert, n from the tokens it receives"},
+    {"optim.load_decay", CONF_FLOAT, AT(optim.expert.load_decay), "0.99", 0, 0.999999, NULL,
+     "load: of the moving average of an expert's tokens"},
+    {"optim.noise", CONF_ENUM, AT(optim.expert.noise), "loss", 1, 0, noises,
+     "auto, load: B_noise is given | from the loss: noise_b_star / loss^(1/noise_alpha) | measured "
+     "from the gradients"},
+    {"optim.noise_tokens", CONF_FLOAT, AT(optim.expert.noise_tokens), "0.0", 0, 1e15, NULL,
+     "given: B_noise in tokens"},
+    {"optim.noise_b_star", CONF_FLOAT, AT(optim.expert.noise_b_star), "2.1e8", 1, 1e15, NULL,
+     "loss: B_noise in tokens at a loss of 1"},
+    {"optim.noise_alpha", CONF_FLOAT, AT(optim.expert.noise_alpha), "0.21", 0.01, 100, NULL,
+     "loss: exponent"},
+    {"optim.noise_unit", CONF_INT, AT(optim.expert.noise_unit), "0", 0, 1 << 20, NULL,
+     "measured: sequences of a unit, whose gradients are held against the batch's"},
+    {"optim.noise_decay", CONF_FLOAT, AT(optim.expert.noise_decay), "0.99", 0, 0.999999, NULL,
+     "measured: of the moving averages of noise and signal"},
 
     {"train.out", CONF_TEXT, AT(train.out), NULL, 1, 0, NULL, "run folder"},
+    {"train.from", CONF_TEXT, AT(train.from), "", 1, 0, NULL,
+     "checkpoint or run folder that the run branches from: it goes on there; empty: a run of its "
+     "own"},
     {"train.steps", CONF_INT, AT(train.steps), NULL, 1, BIG, NULL, "optimizer steps"},
     {"train.batch", CONF_INT, AT(train.batch), NULL, 1, 1 << 20, NULL,
      "sequences of the global batch"},
@@ -117,13 +145,15 @@ static int64_t group_tokens(const RunConfig *c)
     return c->model.n_experts > 0 ? c->model.routing_group_tokens : 1;
 }
 
-/* The largest divisor of the batch that holds whole routing groups in at most MICRO_TOKENS tokens;
- * when even the smallest one is larger, that one. */
+/* The largest divisor of the batch (and of a unit of the noise, if that is measured) that holds
+ * whole routing groups in at most MICRO_TOKENS tokens; when even the smallest one is larger, that
+ * one. */
 static int64_t choose_micro(const RunConfig *c)
 {
     int64_t best = 0, T = c->data.seq_len;
+    int64_t unit = optim_measures_noise(c) ? c->optim.expert.noise_unit : c->train.batch;
     for (int64_t micro = 1; micro <= c->train.batch; micro++) {
-        if (c->train.batch % micro || micro * T % group_tokens(c)) continue;
+        if (c->train.batch % micro || unit % micro || micro * T % group_tokens(c)) continue;
         if (best && micro * T > MICRO_TOKENS) break;
         best = micro;
     }
@@ -167,11 +197,13 @@ static int check_batch(RunConfig *c, Check k)
 
 static int check_schedule(const RunConfig *c, Check k)
 {
-    long long steps = c->train.steps, warmup = c->optim.warmup_steps, decay = c->optim.decay_steps;
-    bool wsd = c->optim.schedule == SCHEDULE_WSD || c->optim.schedule == SCHEDULE_WSD_SQRT;
+    long long steps = c->train.steps, warmup = c->optim.warmup_steps;
+    long long decay = schedule_decay_steps(&c->optim, steps);
+    int schedule = c->optim.schedule;
+    bool falls = schedule != SCHEDULE_COSINE && schedule != SCHEDULE_CONSTANT;
     if (warmup > steps)
         return FAIL(k, "optim.warmup_steps", "%lld is more than train.steps %lld", warmup, steps);
-    if (wsd && warmup + decay > steps)
+    if (falls && warmup + decay > steps)
         return FAIL(k, "optim.decay_steps", "%lld behind %lld of warm-up is more than train.steps "
                     "%lld", decay, warmup, steps);
     return 0;
@@ -239,7 +271,12 @@ static int check_run(RunConfig *c, Check k)
     const char *device = c->train.device;
     if (strcmp(device, "auto") && strcmp(device, "cpu") && strcmp(device, "cuda"))
         return FAIL(k, "train.device", "'%.60s' is none of auto, cpu, cuda", device);
-    if (check_batch(c, k) || check_optimizer(c, k) || check_routing_files(c, k)) return -1;
+    if (c->train.from[0] && c->train.minutes > 0)
+        return FAIL(k, "train.minutes", "cannot cut a run with train.from: where its decay begins "
+                    "must be known from the start");
+    if (optim_check(c, k.lines, k.path, k.e) || check_batch(c, k) || check_optimizer(c, k) ||
+        check_routing_files(c, k))
+        return -1;
     return check_schedule(c, k);
 }
 

@@ -14,6 +14,7 @@ typedef struct DataConfig {
 
 typedef struct TrainConfig {
     char out[CONF_STRING];   /* run folder */
+    char from[CONF_STRING];  /* checkpoint or run folder that a new run branches from; or empty */
     int64_t steps;
     int64_t batch;           /* sequences of the global batch */
     int64_t micro_batch;     /* sequences of a micro-batch; divides batch. 0: chosen: the largest

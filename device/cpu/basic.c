@@ -1,4 +1,4 @@
-/* device/cpu/basic.c - operations on plain arrays: cast, fill, add, sum of squares.
+/* device/cpu/basic.c - operations on plain arrays: cast, fill, add, sums of squares.
  *
  * Called by optim/ (casts, the gradient norm) and model/ (sums of gradients).
  */
@@ -120,6 +120,33 @@ int sqsum_cpu(Device *d, Tensor sum, Tensor x)
                                    : sqsum_chunk(x.data, DT_BF16, begin, end);
     }
     double total = 0.0;
+    for (int c = 0; c < CPU_CHUNKS; c++) total += part[c];
+    *(double *)sum.data += total;
+    return 0;
+}
+
+/* Sum of (a - b)^2 of one chunk, as above: differences in double. */
+ROW_KERNEL double sqdiff_chunk(const float *a, const float *b, int64_t begin, int64_t end)
+{
+    double sum[SUM_LANES] = {0}, total = 0.0;
+    int64_t i = begin;
+    for (; i + SUM_LANES <= end; i += SUM_LANES)
+        for (int lane = 0; lane < SUM_LANES; lane++) {
+            double x = (double)a[i + lane] - (double)b[i + lane];
+            sum[lane] += x * x;
+        }
+    for (; i < end; i++) sum[0] += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+    for (int lane = 0; lane < SUM_LANES; lane++) total += sum[lane];
+    return total;
+}
+
+int sqdiff_cpu(Device *d, Tensor sum, Tensor a, Tensor b)
+{
+    int64_t n = tensor_elements(a);
+    double part[CPU_CHUNKS], total = 0.0;
+#pragma omp parallel for num_threads(d->threads) schedule(static) if (n > ROWS_SERIAL)
+    for (int c = 0; c < CPU_CHUNKS; c++)
+        part[c] = sqdiff_chunk(a.data, b.data, cpu_chunk_begin(n, c), cpu_chunk_begin(n, c + 1));
     for (int c = 0; c < CPU_CHUNKS; c++) total += part[c];
     *(double *)sum.data += total;
     return 0;

@@ -79,6 +79,7 @@ static inline int64_t cpu_chunk_begin(int64_t count, int i) { return count * i /
 #define muon_cpu CPU_NAME(muon_cpu)
 #define clip_cpu CPU_NAME(clip_cpu)
 #define sqsum_cpu CPU_NAME(sqsum_cpu)
+#define sqdiff_cpu CPU_NAME(sqdiff_cpu)
 #define cast_cpu CPU_NAME(cast_cpu)
 #define fill_cpu CPU_NAME(fill_cpu)
 #define add_cpu CPU_NAME(add_cpu)
@@ -138,6 +139,7 @@ int adamw_cpu(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *va
 int muon_cpu(Device *d, MuonTensors t, const MuonOpt *opt, const StepVars *vars);
 int clip_cpu(Device *d, StepVars *vars, Tensor sum, const ClipOpt *opt);
 int sqsum_cpu(Device *d, Tensor sum, Tensor x);
+int sqdiff_cpu(Device *d, Tensor sum, Tensor a, Tensor b);
 int cast_cpu(Device *d, Tensor dst, Tensor src);
 int fill_cpu(Device *d, Tensor t, double value);
 int add_cpu(Device *d, Tensor y, Tensor a, Tensor b);

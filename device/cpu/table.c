@@ -56,6 +56,7 @@ const DeviceOps cpu_ops = {
     .nll_sum = nll_sum_cpu,
     .adamw = adamw_cpu,
     .sqsum = sqsum_cpu,
+    .sqdiff = sqdiff_cpu,
     .muon = muon_cpu,
     .clip = clip_cpu,
     .step_begin = cpu_step_begin,

@@ -75,6 +75,7 @@ static struct {
     ENTRY(adamw, "test_ops_optim"),
     ENTRY(muon, "test_ops_muon"),
     ENTRY(sqsum, "test_ops_optim"),
+    ENTRY(sqdiff, "test_ops_optim"),
     ENTRY(clip, "test_ops_optim"),
     ENTRY(step_begin, "test_ops_optim"),
 };
