@@ -89,8 +89,8 @@ typedef struct StepStats { /* of the micro-batches since model_zero_grads; host 
 void model_stats(Model *m, int n_micro, StepStats *out);
 
 /* After the last micro-batch of a step and its update: shares of choices for the balance loss of
- * the next step, and the loss-free bias. Not to be called for a step that was skipped: it leaves no
- * trace in the model. Nothing to do unless model.balance is global or model.bias_rate is set. */
+ * the next step, and the loss-free bias. A step that was skipped (vars->skip) leaves both as they
+ * are. Nothing to do unless model.balance is global or model.bias_rate is set. */
 void model_end_step(Model *m, int n_micro);
 
 /* Experts in force of the last training micro-batch, (L, N, slots) into host memory; slots as

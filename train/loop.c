@@ -80,7 +80,7 @@ static int train_step(Loop *l, Err *e)
     model_zero_grads(r->model);
     if (train_micros(l, &b, e)) return -1;
     optimizer_step(r->optimizer, &vars);
-    if (!vars.skip) model_end_step(r->model, (int)(b.B / c->train.micro_batch));
+    model_end_step(r->model, (int)(b.B / c->train.micro_batch));
     model_stats(r->model, (int)(b.B / c->train.micro_batch), &now->stats);
     now->loss = now->stats.targets > 0 ? now->stats.loss_sum / now->stats.targets : 0;
     now->grad_norm = vars.grad_norm;
