@@ -96,6 +96,36 @@ void dev_swiglu_fwd(Device *d, Tensor h, Tensor gu);
  * dgu (R, 2F) may be gu. */
 void dev_swiglu_bwd(Device *d, Tensor dgu, Tensor dh, Tensor gu);
 
+/* ---- Experts of own widths ---------------------------------------------------------------------
+ * Expert e has matrices of a width F_e of its own (HMoE, arXiv 2408.10681). Row buffers are as wide
+ * as the widest expert; a row of expert e uses the first columns, as many as its matrix has. What
+ * lies behind them is neither read nor written. row_begin (E+1) i32 as above, E at most
+ * EXPERTS_EACH_MAX; arrays of E are host memory. */
+
+enum { EXPERTS_EACH_MAX = 256 };
+
+/* Rows of expert e: y[:O_e] = x[:I_e] w[e] (O_e, I_e)^T. x (R, I), I at least every I_e; y (R, O),
+ * O at least every O_e, x's type; its rows from row_begin[E] on are left as they are. */
+void dev_expert_each_fwd(Device *d, Tensor y, Tensor x, const Tensor *w, Tensor row_begin);
+
+typedef struct EachGrad {
+    Tensor dx;        /* (R, I) or none; rows from row_begin[E] on: whatever */
+    bool dx_add;      /* add into dx instead of writing it */
+    const Tensor *dw; /* [E] (O_e, I_e) f32, added into; or NULL */
+} EachGrad;
+
+/* Rows of expert e: dx[:I_e] (+)= dy[:O_e] w[e]; dw[e] += dy^T x over its rows. */
+void dev_expert_each_bwd(Device *d, EachGrad g, Tensor dy, Tensor x, const Tensor *w,
+                         Tensor row_begin);
+
+/* SwiGLU of rows of expert e with F = widths[e]: h[:F] = silu(g) u from gu[:2F] = [g | u]. h (R,
+ * W), gu (R, 2W), W at least every width. */
+void dev_expert_swiglu_fwd(Device *d, Tensor h, Tensor gu, const int32_t *widths,
+                           Tensor row_begin);
+/* dgu[:2F] = [dh u silu'(g) | dh silu(g)] as in dev_swiglu_bwd. dgu may be gu. */
+void dev_expert_swiglu_bwd(Device *d, Tensor dgu, Tensor dh, Tensor gu, const int32_t *widths,
+                           Tensor row_begin);
+
 /* ---- Heads: rotation and QK-norm --------------------------------------------------------------*/
 
 typedef enum QkNorm {

@@ -39,6 +39,13 @@ typedef struct DeviceOps {
     int (*rmsnorm_bwd)(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd);
     int (*swiglu_fwd)(Device *d, Tensor h, Tensor gu);
     int (*swiglu_bwd)(Device *d, Tensor dgu, Tensor dh, Tensor gu);
+    int (*expert_each_fwd)(Device *d, Tensor y, Tensor x, const Tensor *w, Tensor row_begin);
+    int (*expert_each_bwd)(Device *d, EachGrad g, Tensor dy, Tensor x, const Tensor *w,
+                           Tensor row_begin);
+    int (*expert_swiglu_fwd)(Device *d, Tensor h, Tensor gu, const int32_t *widths,
+                             Tensor row_begin);
+    int (*expert_swiglu_bwd)(Device *d, Tensor dgu, Tensor dh, Tensor gu, const int32_t *widths,
+                             Tensor row_begin);
     int (*qk_fwd)(Device *d, Tensor y, Tensor rstd, Tensor x, Tensor w, const QkOpt *opt);
     int (*qk_bwd)(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd,
                   const QkOpt *opt);

@@ -79,6 +79,16 @@ static int upload_rope(Model *m, Err *e)
     return 0;
 }
 
+/* Widths over their mean: what the balance loss weighs shares by. */
+static void upload_widths(Model *m)
+{
+    float relative[EXPERTS_EACH_MAX];
+    if (!tensor_given(m->w.balance_width)) return;
+    for (int64_t i = 0; i < m->c.n_experts; i++)
+        relative[i] = (float)((double)m->c.own_widths[i] / (double)m->c.expert_width);
+    dev_upload(m->device, m->w.balance_width, relative);
+}
+
 static void hint_weights(Model *m)
 {
     for (int i = 0; i < m->table.count; i++) {
@@ -105,6 +115,7 @@ Model *model_create(Device *d, const ModelConfig *c, const ModelShape *shape, Er
     model_layout(m, &plan, m->block);
     CHECK(arena_total(&plan) == arena_total(&rehearsal), "the layout changed");
     if (upload_rope(m, e)) goto fail;
+    upload_widths(m);
     balance_init(m);
     StepVars zero = {0};
     dev_step_begin(d, m->vars, &zero);

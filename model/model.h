@@ -54,7 +54,7 @@ Tensor model_master(Model *m); /* f32 */
 Tensor model_grads(Model *m);  /* f32; train only */
 Tensor model_weights(Model *m); /* bf16 copy, or none in f32 mode */
 StepVars *model_vars(Model *m); /* device pointer */
-Tensor model_loss_sums(Model *m); /* (2) f64: since model_zero_grads: sum of token losses, targets */
+Tensor model_loss_sums(Model *m); /* (2) f64: token losses since model_zero_grads; targets */
 
 void model_init(Model *m, uint64_t seed); /* fills the masters and refreshes the weights */
 /* Copies masters into the compute weights; after init, load and each update made outside adamw. */
@@ -82,6 +82,8 @@ typedef struct StepStats { /* of the micro-batches since model_zero_grads; host 
     double choices;                /* experts chosen a token, mean over tokens and layers */
     double overflow, recycled, unplaced; /* shares of all choices */
     double max_load;               /* largest expert load / mean load, mean over layers */
+    double active_width;           /* mean over tokens and layers of the sum of the widths of the
+                                      experts that a token was placed at */
     double load[256];              /* share of first choices by expert index, summed over layers
                                       and normalised to 1; the first 256 experts */
 } StepStats;

@@ -49,6 +49,10 @@ static inline int64_t cpu_chunk_begin(int64_t count, int i) { return count * i /
 #define rmsnorm_bwd_cpu CPU_NAME(rmsnorm_bwd_cpu)
 #define swiglu_fwd_cpu CPU_NAME(swiglu_fwd_cpu)
 #define swiglu_bwd_cpu CPU_NAME(swiglu_bwd_cpu)
+#define expert_each_fwd_cpu CPU_NAME(expert_each_fwd_cpu)
+#define expert_each_bwd_cpu CPU_NAME(expert_each_bwd_cpu)
+#define expert_swiglu_fwd_cpu CPU_NAME(expert_swiglu_fwd_cpu)
+#define expert_swiglu_bwd_cpu CPU_NAME(expert_swiglu_bwd_cpu)
 #define qk_fwd_cpu CPU_NAME(qk_fwd_cpu)
 #define qk_bwd_cpu CPU_NAME(qk_bwd_cpu)
 #define attention_fwd_cpu CPU_NAME(attention_fwd_cpu)
@@ -97,6 +101,13 @@ int rmsnorm_fwd_cpu(Device *d, NormFwd a, double eps);
 int rmsnorm_bwd_cpu(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd);
 int swiglu_fwd_cpu(Device *d, Tensor h, Tensor gu);
 int swiglu_bwd_cpu(Device *d, Tensor dgu, Tensor dh, Tensor gu);
+int expert_each_fwd_cpu(Device *d, Tensor y, Tensor x, const Tensor *w, Tensor row_begin);
+int expert_each_bwd_cpu(Device *d, EachGrad g, Tensor dy, Tensor x, const Tensor *w,
+                        Tensor row_begin);
+int expert_swiglu_fwd_cpu(Device *d, Tensor h, Tensor gu, const int32_t *widths,
+                          Tensor row_begin);
+int expert_swiglu_bwd_cpu(Device *d, Tensor dgu, Tensor dh, Tensor gu, const int32_t *widths,
+                          Tensor row_begin);
 int qk_fwd_cpu(Device *d, Tensor y, Tensor rstd, Tensor x, Tensor w, const QkOpt *opt);
 int qk_bwd_cpu(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd,
                const QkOpt *opt);
