@@ -210,7 +210,7 @@ typedef struct RouteOpt {
                                Neither blocks, top_p nor bias where experts choose */
     Tensor bias;          /* (E) f32 or none: selection key = score + bias; never in the weights */
     int64_t group_tokens; /* R; N is a multiple of it. Dropless: only the balance loss uses it */
-    int64_t capacity;     /* C: rows an expert has in each group; not for dropless, 0 in its replay */
+    int64_t capacity;     /* C: rows an expert has in each group; dropless: unread, 0 in a replay */
     int64_t group0;       /* global index of the first group: keys the random draws */
     uint32_t layer;       /* ditto */
     const StepVars *vars; /* device pointer; seed and step */
@@ -276,12 +276,12 @@ void dev_router_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, T
  * expert, place i gets the key philox_u32(key, pass << 20 | i), the list is sorted by (key, i). A
  * match to an expert that the token already has leaves both unmatched; they are tried again in at
  * most 4 further passes (fresh keys, list rebuilt). Expert choice: expert e takes the C tokens of
- * the group with the highest scores p_e (ties: earlier token); all R if C is larger. The weight of a choice is weight_scale times
- * the score of the expert in force, with renorm over the sum of the placed ones (all 0 where that
- * sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 | group}. Replay: routing.expert
- * (N, k) is read (-1: unplaced; at most C of a group at one expert); the rest follows as for
- * recycle: `first` is what would have been chosen, and a choice that is elsewhere counts as
- * overflow. */
+ * the group with the highest scores p_e (ties: earlier token); all R if C is larger. The weight of
+ * a choice is weight_scale times the score of the expert in force, with renorm over the sum of the
+ * placed ones (all 0 where that sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 |
+ * group}. Replay: routing.expert (N, k) is read (-1: unplaced; at most C of a group at one expert);
+ * the rest follows as for recycle: `first` is what would have been chosen, and a choice that is
+ * elsewhere counts as overflow. */
 void dev_route_fwd(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
 /* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and scores, plus the balance
  * loss (aux_scale E f_e / R on each P term), the z-loss (z_scale 2 lse softmax_e) and the entropy

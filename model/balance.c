@@ -29,6 +29,9 @@ void model_end_step(Model *m, int n_micro)
     if (!tensor_given(w->route_total)) return;
     CHECK(n_micro >= 1 && n_micro <= m->shape.micro_batches, "%d micro-batches of %lld", n_micro,
           (long long)m->shape.micro_batches);
+    StepVars vars;
+    dev_download(m->device, &vars, tensor_1d(m->vars, DT_F64, sizeof vars / 8));
+    if (vars.skip) return;
     double tokens = (double)n_micro * (double)(m->shape.B * m->shape.T);
     dev_fill(m->device, w->route_total, 0);
     dev_count_sum(m->device, w->route_total, tensor_slice(w->count, 0, n_micro));

@@ -46,7 +46,7 @@ typedef struct ModelConfig {
     int64_t expert_blocks, top_expert_blocks; /* 0: off; limited to the best blocks of experts */
     int balance;                           /* BalanceScope of f_e in the balance loss */
     double bias_rate;                      /* gamma of the loss-free bias; 0: off */
-    double entropy_coef;                   /* of the mean entropy of the scores, added to the loss */
+    double entropy_coef;                   /* of the mean entropy of the scores in the loss */
     bool gate_noise;                       /* noisy top-k gate, in training */
     double cv_coef;                        /* of its CV^2 loss */
 } ModelConfig;

@@ -29,7 +29,7 @@ typedef struct LayerActs {
     Tensor mid;                /* (N, D) residual after attention */
     Tensor ffn_in, ffn_rstd;   /* (N, D), (N) */
     Tensor logits;             /* (N, E) f32: what is routed by; noisy in training if so */
-    Tensor noise_raw, clean;   /* (N, E) f32: before softplus; logits without noise (cv_coef only) */
+    Tensor noise_raw, clean;   /* (N, E) f32: before softplus; logits before noise (cv_coef) */
     Routing route;
     Tensor xe, gu, h, ye;      /* (R, D), (R, 2F), (R, F), (R, D); F of the widest expert */
     Tensor shared_gu, shared_h; /* (N, 2S), (N, S) */

@@ -84,15 +84,15 @@ typedef struct StepStats { /* of the micro-batches since model_zero_grads; host 
     double max_load;               /* largest expert load / mean load, mean over layers */
     double active_width;           /* mean over tokens and layers of the sum of the widths of the
                                       experts that a token was placed at */
-    double load[256];              /* share of first choices by expert index, summed over layers
+    double load[256];              /* share of placed choices by expert index, summed over layers
                                       and normalised to 1; the first 256 experts */
 } StepStats;
 
 void model_stats(Model *m, int n_micro, StepStats *out);
 
 /* After the last micro-batch of a step and its update: shares of choices for the balance loss of
- * the next step, and the loss-free bias. Not to be called for a step that was skipped: it leaves no
- * trace in the model. Nothing to do unless model.balance is global or model.bias_rate is set. */
+ * the next step, and the loss-free bias. A step that was skipped (vars->skip) leaves both as they
+ * are. Nothing to do unless model.balance is global or model.bias_rate is set. */
 void model_end_step(Model *m, int n_micro);
 
 /* Experts in force of the last training micro-batch, (L, N, slots) into host memory; slots as

@@ -204,6 +204,35 @@ static void test_end_step(void **state)
     device_destroy(&d);
 }
 
+/* A skipped step leaves no trace: neither in f nor in the bias. */
+static void test_skipped_step(void **state)
+{
+    (void)state;
+    Device *d = tiny_device(1);
+    ModelConfig c = tiny_case("deepseek-v3");
+    Model *m = tiny_model(d, &c, shape8, 5);
+    TinyBatch b = tiny_batch(&c, 2, 8, 9);
+    int64_t n;
+    float *before = state_of(m, &n);
+    for (int skip = 1; skip >= 0; skip--) {
+        tiny_train(m, &b, true, 11);
+        StepVars vars = {.seed = 11, .skip = skip};
+        dev_step_begin(d, model_vars(m), &vars);
+        model_end_step(m, 1);
+        float *after = state_of(m, &n);
+        assert_int_equal(n, 2 * c.n_layers * c.n_experts);
+        for (int part = 0; part < 2; part++) { /* f, bias */
+            size_t at = (size_t)(part * n / 2), bytes = (size_t)n / 2 * sizeof(float);
+            assert_int_equal(!memcmp(before + at, after + at, bytes), skip);
+        }
+        free(after);
+    }
+    free(before);
+    model_destroy(&m);
+    tiny_batch_free(&b);
+    device_destroy(&d);
+}
+
 /* With global balance the loss of a step is E sum f P with the f that the step before left. */
 static void test_global_balance(void **state)
 {
@@ -391,6 +420,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_threads),    cmocka_unit_test(test_micro_batches),
         cmocka_unit_test(test_end_step),   cmocka_unit_test(test_global_balance),
+        cmocka_unit_test(test_skipped_step),
         cmocka_unit_test(test_evaluation), cmocka_unit_test(test_noise),
         cmocka_unit_test(test_bias),       cmocka_unit_test(test_replay),
     };

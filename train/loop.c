@@ -91,7 +91,7 @@ static int train_step(Loop *l, Err *e)
     model_zero_grads(r->model);
     if (train_micros(l, &b, e)) return -1;
     optimizer_step(r->optimizer, &vars);
-    if (!vars.skip) model_end_step(r->model, (int)(b.B / c->train.micro_batch));
+    model_end_step(r->model, (int)(b.B / c->train.micro_batch));
     if (rates)
         expert_rates_end(rates, (int)(b.B / c->train.micro_batch),
                          vars.skip ? NAN : vars.grad_norm, b.targets);

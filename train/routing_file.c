@@ -50,7 +50,7 @@ struct RoutingFile {
     int fd;
 };
 
-static uint64_t head_hash(const uint64_t head[HEAD_COUNT]) { return hash_bytes(head, 8 * HEAD_HASH); }
+static uint64_t head_hash(const uint64_t *head) { return hash_bytes(head, 8 * HEAD_HASH); }
 
 /* The header that this run's record has. */
 static void make_head(RoutingFile *f, const RunConfig *c, RoutingOrigin origin, int64_t first)
