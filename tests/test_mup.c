@@ -175,12 +175,12 @@ static Slopes slopes_of(Device *d, bool mup, int kind)
 
 /* Where theory says how sizes go with the width: at the start as 1/sqrt(D) for what a random
  * matrix divided by D makes, else not at all; the changes of the first steps not at all. */
-static void check_slopes(const Slopes *s, double room, const char *optimizer)
+static void check_slopes(const Slopes *s, double room_first, double room, const char *optimizer)
 {
     static const double first[SEEN] = {[SCORE] = -0.5, [ROUTER] = -0.5};
     for (int i = 0; i < SEEN; i++) {
         /* Tied embeddings know their own token: its logit is not random and stays. */
-        bool fine = i == LOGIT ? s->first[i] <= 0 : fabs(s->first[i] - first[i]) <= 0.15;
+        bool fine = i == LOGIT ? s->first[i] <= 0 : fabs(s->first[i] - first[i]) <= room_first;
         if (!fine || !(fabs(s->change[i]) <= room))
             fail_msg("%s, %s: at the start like D^%.2f, the change like D^%.2f", optimizer,
                      names[i], s->first[i], s->change[i]);
@@ -198,10 +198,10 @@ static void check_growth(const Slopes *s, double least, const char *optimizer)
 
 static void check_coordinates(int kind, const char *optimizer)
 {
-    bool fast = getenv("ISOMOE_FAST") != NULL;
+    bool fast = getenv("ISOMOE_FAST") != NULL; /* one seed: more noise */
     Device *d = tiny_device(1);
     Slopes with = slopes_of(d, true, kind);
-    check_slopes(&with, fast ? 0.6 : 0.42, optimizer);
+    check_slopes(&with, fast ? 0.25 : 0.15, fast ? 0.6 : 0.42, optimizer);
     if (!fast) {
         Slopes without = slopes_of(d, false, kind);
         check_growth(&without, 0.35, optimizer);

@@ -9,7 +9,8 @@ int routing_sums_init(RoutingSums *s, Model *m, const char *name, Err *e)
     const ModelConfig *c = model_config(m);
     const ModelShape *shape = model_shape(m);
     size_t LE = (size_t)(c->n_layers * c->n_experts), N = (size_t)(shape->B * shape->T);
-    *s = (RoutingSums){.L = c->n_layers, .E = c->n_experts, .device = model_device(m)};
+    *s = (RoutingSums){.L = c->n_layers, .E = c->n_experts, .device = model_device(m),
+                       .room = (int64_t)N, .top_k = c->top_k};
     snprintf(s->name, sizeof s->name, "%s", name);
     CHECK(s->E > 0, "a model without experts has no routing");
     s->choices = calloc(LE, sizeof *s->choices);
@@ -41,6 +42,8 @@ void routing_sums_add(void *sums, int64_t layer, const Routing *r)
     int64_t N = r->probs.dim[0], E = s->E, choices = tensor_elements(r->first);
     int64_t *count = s->choices + layer * E;
     double *score = s->score + layer * E;
+    CHECK(N <= s->room && choices <= s->room * s->top_k, "%lld tokens, %lld choices, room for %lld",
+          (long long)N, (long long)choices, (long long)s->room);
     dev_download(s->device, s->probs, r->probs);
     dev_download(s->device, s->first, r->first);
     for (int64_t i = 0; i < choices; i++)

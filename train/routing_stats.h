@@ -22,6 +22,7 @@ typedef struct RoutingSums { /* over the tokens of one domain; L layers, E exper
     Device *device;
     float *probs;     /* one layer's, from the device */
     int32_t *first;
+    int64_t room, top_k; /* tokens that these two hold, and choices of each */
 } RoutingSums;
 
 /* For a model with experts. *s is filled from nothing; routing_sums_free ends it, always. */
