@@ -19,7 +19,7 @@ typedef struct OptionRow {
     const char *help;    /* one line */
 } OptionRow;
 
-enum { COMMAND_MAX_OPTIONS = 16, COMMAND_MAX_ARGUMENTS = 256 };
+enum { COMMAND_MAX_OPTIONS = 48, COMMAND_MAX_ARGUMENTS = 256 };
 
 /* The parsed command line. Values by the option's place in the command's row. */
 typedef struct Arguments {
