@@ -69,7 +69,7 @@ RouteOpt pass_route_opt(const Pass *p, int64_t l)
                       .bias = bias ? tensor_sub(w->route_bias, l) : tensor_none(),
                       .balance_f = global ? tensor_sub(w->route_f, l) : tensor_none(),
                       .group_tokens = p->train ? c->routing_group_tokens : p->N,
-                      .capacity = model_capacity(c),
+                      .capacity = model_has_capacity(c) ? model_capacity(c) : 0,
                       .group0 = p->group0,
                       .layer = (uint32_t)l,
                       .vars = p->m->vars,

@@ -184,6 +184,7 @@ static int check_choice(const ModelConfig *c, Refusal *found)
         {c->top_p > 0 && c->router_score != SCORE_SOFTMAX, "model.top_p",
          "sums probabilities: needs model.router_score softmax"},
         {c->top_p > 0 && expert_choice, "model.top_p", by_expert},
+        {c->top_p >= 1, "model.top_p", "1 would be all top_k experts: leave it at 0"},
         {(blocks > 0) != (top > 0), blocks ? "model.top_expert_blocks" : "model.expert_blocks",
          "expert_blocks and top_expert_blocks are needed together"},
         {blocks > 0 && E % blocks != 0, "model.expert_blocks", "must divide model.n_experts"},
