@@ -1,4 +1,5 @@
-/* tests/routing.h - one call of dev_route_fwd with all that goes in and comes out, on the host. */
+/* tests/routing.h - one call of dev_route_fwd with all that goes in and comes out, on the host.
+ * Include cmocka before it. */
 #ifndef ISOMOE_TESTS_ROUTING_H
 #define ISOMOE_TESTS_ROUTING_H
 
@@ -110,6 +111,20 @@ static inline void trial_normal(Trial *t, uint64_t seed, double skew)
     }
 }
 
+/* 400 tokens with skewed normal logits, and upstream gradients; even loads are 20. */
+static inline Trial trial_busy(RouteMode mode, uint64_t seed, int64_t C)
+{
+    int64_t E = 12, k = mode == ROUTE_EXPERT_CHOICE ? E : 3, R = 80;
+    Trial t = trial_new(5 * R, E, k, R, C);
+    PhiloxKey key = {.seed = seed, .purpose = RNG_TEST, .stream = 9};
+    t.mode = mode;
+    t.renorm = true;
+    t.group0 = 3;
+    trial_normal(&t, seed, 1.0);
+    for (int64_t i = 0; i < t.N * k; i++) t.dweight[i] = (float)philox_normal(&key, (uint32_t)i);
+    return t;
+}
+
 static inline Tensor trial_upload(Device *d, const void *host, DType type, int64_t rows,
                                   int64_t cols)
 {
@@ -177,6 +192,15 @@ static inline void trial_run_both(Device *d, Trial *t, bool backward)
 }
 
 static inline void trial_run(Device *d, Trial *t) { trial_run_both(d, t, false); }
+
+/* Aborts the test with the case, if the condition is false. */
+#define NEED(t, condition)                                                                         \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            fail_msg("N %ld E %ld k %ld R %ld C %ld seed %lu: not %s", (long)(t)->N, (long)(t)->E, \
+                     (long)(t)->k, (long)(t)->R, (long)(t)->C, (unsigned long)(t)->vars.seed,      \
+                     #condition);                                                                  \
+    } while (0)
 
 /* Sum over groups of one statistic. */
 static inline double trial_stat(const Trial *t, int stat)

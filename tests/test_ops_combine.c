@@ -21,6 +21,9 @@ static const Case cases[] = {
     {{60, 6, 2, 20, 8, ROUTE_DROPLESS, true, LOGITS_NORMAL}, 17},
     {{64, 8, 1, 32, 8, ROUTE_DROPLESS, false, LOGITS_CROWDED}, 128},
     {{35, 5, 5, 7, 8, ROUTE_DROPLESS, true, LOGITS_NORMAL}, 130},
+    {{60, 6, 2, 20, 4, ROUTE_DROP, true, LOGITS_CROWDED}, 19},
+    {{60, 6, 6, 20, 3, ROUTE_EXPERT_CHOICE, true, LOGITS_NORMAL}, 33}, /* a slot for each expert */
+    {{160, 70, 70, 80, 40, ROUTE_EXPERT_CHOICE, false, LOGITS_NORMAL}, 5},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
