@@ -30,12 +30,13 @@ static int prepare(Model *m, const ModelConfig *c, const ModelShape *shape, Err 
     if (m->shape.micro_batches < 1) m->shape.micro_batches = 1;
     if (check_shape(c, shape, e) || params_build(&m->table, c, e) || model_alloc_arrays(m, e))
         return -1;
-    int64_t N = shape->B * shape->T;
+    int64_t N = shape->B * shape->T, slots = shape->train ? model_slots(c) : c->top_k;
     m->rows_max = N * c->top_k;
-    if (c->n_experts && shape->train && c->routing != ROUTE_DROPLESS) {
-        int64_t groups = N / c->routing_group_tokens;
-        m->rows_max = size_max(m->rows_max, c->n_experts * groups * model_capacity(c));
-    }
+    if (c->n_experts && shape->train)
+        m->rows_max = size_max(m->rows_max, model_expert_rows(c, N));
+    if (N * slots > INT32_MAX)
+        return err_set(e, "%lld tokens with %lld choices in a micro-batch do not fit in 32 bits",
+                       (long long)N, (long long)slots);
     if (m->rows_max > INT32_MAX)
         return err_set(e, "%lld expert rows in a micro-batch do not fit in 32 bits",
                        (long long)m->rows_max);
@@ -99,6 +100,7 @@ Model *model_create(Device *d, const ModelConfig *c, const ModelShape *shape, Er
     model_layout(m, &plan, m->block);
     CHECK(arena_total(&plan) == arena_total(&rehearsal), "the layout changed");
     if (upload_rope(m, e)) goto fail;
+    balance_init(m);
     StepVars zero = {0};
     dev_step_begin(d, m->vars, &zero);
     hint_weights(m);
@@ -141,6 +143,7 @@ void model_init(Model *m, uint64_t seed)
         dev_upload(m->device, params_view(row, m->master.data, DT_F32), values);
         free(values);
     }
+    balance_init(m);
     model_refresh_weights(m);
 }
 
@@ -178,6 +181,9 @@ void model_train_micro(Model *m, const MicroBatch *b, int64_t groups_total, int6
     Pass p = begin_pass(m, b, true);
     p.aux_scale = m->c.aux_coef / (double)groups_total;
     p.z_scale = m->c.z_coef / (double)tokens_total;
+    p.entropy_scale = m->c.entropy_coef / (double)tokens_total;
+    p.cv_scale = m->c.cv_coef / (double)groups_total;
+    p.routing = b->routing;
     blocks_forward(&p);
     WorkTensors *w = &m->w;
     CeOpt opt = {.vars = m->vars};

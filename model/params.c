@@ -93,6 +93,7 @@ static void add_ffn(Builder *b, double std, double std_out)
     add_row(b, PARAM_NORM, "ffn_norm.weight", 0, 1, D);
     if (E) {
         add_row(b, PARAM_ROUTER, "router.weight", std, 2, E, D);
+        if (c->gate_noise) add_row(b, PARAM_ROUTER, "router_noise.weight", 0, 2, E, D);
         add_row(b, PARAM_EXPERT, "experts.gate_up.weight", std, 3, E, 2 * F, D);
         add_row(b, PARAM_EXPERT, "experts.down.weight", std_out, 3, E, D, F);
     }

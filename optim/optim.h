@@ -34,6 +34,9 @@ void optimizer_begin(Optimizer *o, uint64_t seed, int64_t step, double lr, int64
  * decided (norm, scale, skip). */
 void optimizer_step(Optimizer *o, StepVars *vars);
 
+/* What the optimizer carries from step to step besides the moments; returns how many. */
+int optimizer_state(Optimizer *o, StateTensor out[STATE_MAX]);
+
 Tensor optimizer_m(Optimizer *o); /* f32 flat, for checkpoints */
 Tensor optimizer_v(Optimizer *o);
 

@@ -18,7 +18,7 @@
 #include "train/checkpoint_folder.h"
 #include "train/checkpoint_manifest.h"
 
-enum { PIECE = 1 << 20 }; /* floats on their way from the device to the file */
+enum { PIECE = 1 << 22 }; /* bytes on their way from the device to the file */
 
 typedef struct Saver {
     Model *m;
@@ -27,9 +27,8 @@ typedef struct Saver {
     char temporary[IO_PATH_MAX]; /* <parent>/step-000000123.tmp.<pid> */
     char final[IO_PATH_MAX];
     char file[IO_PATH_MAX];      /* <temporary>/rank-0000.h5 */
-    TensorSlot *slot;            /* (count) */
-    int count;
-    float *piece;                /* (PIECE) */
+    TensorSlots slots;
+    char *piece;                 /* (PIECE) */
     int fd;                      /* of `file` while it is filled, else -1 */
 } Saver;
 
@@ -52,7 +51,8 @@ static int remove_leftovers(const char *parent, Err *e)
 static int check_space(const Saver *w, Err *e)
 {
     int64_t need = 65536; /* the descriptions: about half a kilobyte a tensor */
-    for (int i = 0; i < w->count; i++) need += 4 * w->slot[i].row->elements + 1024;
+    for (int i = 0; i < w->slots.count; i++)
+        need += tensor_bytes(w->slots.slot[i].tensor) + 1024;
     int fd = open(w->file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), rc = 0;
     if (fd < 0) return err_errno(e, "%s: cannot be created", w->file);
     if (fallocate(fd, 0, 0, (off_t)need) && errno != EOPNOTSUPP && errno != ENOSYS) {
@@ -63,23 +63,18 @@ static int check_space(const Saver *w, Err *e)
     return rc;
 }
 
-static Tensor slot_array(const Saver *w, const TensorSlot *slot)
-{
-    if (!strcmp(slot->group, "master")) return model_master(w->m);
-    return !strcmp(slot->group, "m") ? optimizer_m(w->o) : optimizer_v(w->o);
-}
-
 static int write_tensor(Saver *w, TensorSlot *slot, XXH3_state_t *hash, Err *e)
 {
-    float *first = (float *)slot_array(w, slot).data + slot->row->offset;
+    int64_t size = (int64_t)dtype_size(slot->tensor.type), bytes = tensor_bytes(slot->tensor);
     if (lseek(w->fd, (off_t)slot->at, SEEK_SET) < 0)
         return err_errno(e, "%s: cannot be written at byte %" PRId64, w->file, slot->at);
     XXH3_64bits_reset(hash);
-    for (int64_t i = 0; i < slot->row->elements; i += PIECE) {
-        int64_t n = slot->row->elements - i < PIECE ? slot->row->elements - i : PIECE;
-        dev_download(model_device(w->m), w->piece, tensor_1d(first + i, DT_F32, n));
-        XXH3_64bits_update(hash, w->piece, (size_t)n * sizeof *w->piece);
-        if (io_write_full(w->fd, w->piece, (size_t)n * sizeof *w->piece, w->file, e)) return -1;
+    for (int64_t i = 0; i < bytes; i += PIECE) {
+        int64_t n = bytes - i < PIECE ? bytes - i : PIECE;
+        Tensor part = tensor_1d((char *)slot->tensor.data + i, slot->tensor.type, n / size);
+        dev_download(model_device(w->m), w->piece, part);
+        XXH3_64bits_update(hash, w->piece, (size_t)n);
+        if (io_write_full(w->fd, w->piece, (size_t)n, w->file, e)) return -1;
     }
     slot->hash = XXH3_64bits_digest(hash);
     return 0;
@@ -98,8 +93,8 @@ static int write_tensors(Saver *w, Err *e)
         err_errno(e, "%s: cannot be opened", w->file);
         goto done;
     }
-    for (int i = 0; i < w->count; i++)
-        if (write_tensor(w, &w->slot[i], hash, e)) goto done;
+    for (int i = 0; i < w->slots.count; i++)
+        if (write_tensor(w, &w->slots.slot[i], hash, e)) goto done;
     rc = 0;
 done:
     if (w->fd >= 0 && close(w->fd) && !rc) rc = err_errno(e, "%s: cannot be closed", w->file);
@@ -123,12 +118,12 @@ static int sync_file(const char *path, int64_t *bytes, Err *e)
 static int write_folder(Saver *w, const RunConfig *c, const TrainState *s, Err *e)
 {
     TrainState state = *s;
-    CheckpointParts parts = {c, &state, 0, 0, w->slot, w->count};
+    CheckpointParts parts = {c, &state, 0, 0, &w->slots};
     snprintf(state.variant, sizeof state.variant, "%s", device_variant(model_device(w->m)));
     if (io_make_dirs(w->temporary, e) || check_space(w, e)) return -1;
-    if (tensor_file_create(w->file, w->slot, w->count, e)) return -1;
+    if (tensor_file_create(w->file, &w->slots, e)) return -1;
     if (write_tensors(w, e)) return -1;
-    if (tensor_file_seal(w->file, w->slot, w->count, e)) return -1;
+    if (tensor_file_seal(w->file, &w->slots, e)) return -1;
     if (sync_file(w->file, &parts.file_bytes, e)) return -1;
     if (hash_file(w->file, &parts.file_hash, e)) return -1;
     return checkpoint_manifest_write(w->temporary, &parts, e);
@@ -182,9 +177,9 @@ static int prepare(Saver *w, const char *run_folder, int64_t step, Err *e)
     if (n < 0 || n >= (int)sizeof w->temporary)
         return err_set(e, "path too long: %.200s...", w->final);
     if (io_join(w->file, w->temporary, CHECKPOINT_TENSORS, e)) return -1;
-    w->slot = tensor_slots(model_params(w->m), &w->count);
-    w->piece = malloc(PIECE * sizeof *w->piece);
-    if (!w->slot || !w->piece) return err_set(e, "%s: out of memory", w->final);
+    w->piece = malloc(PIECE);
+    if (!w->piece) return err_set(e, "%s: out of memory", w->final);
+    if (tensor_slots_make(&w->slots, w->m, w->o, e)) return -1;
     if (io_make_dirs(w->parent, e)) return -1;
     return remove_leftovers(w->parent, e);
 }
@@ -207,7 +202,7 @@ int checkpoint_save(const char *run_folder, Model *m, Optimizer *o, const RunCon
     rc = 0;
 done:
     free(w->piece);
-    free(w->slot);
+    tensor_slots_free(&w->slots);
     free(w);
     return rc;
 }

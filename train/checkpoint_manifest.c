@@ -64,20 +64,21 @@ static json_t *state_json(const TrainState *s)
     return out;
 }
 
-static json_t *tensors_json(const TensorSlot *slot, int count)
+static json_t *tensors_json(const TensorSlots *slots)
 {
     json_t *out = json_object();
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < slots->count; i++) {
+        const TensorSlot *slot = &slots->slot[i];
         char name[TENSOR_PATH];
         json_t *shape = json_array(), *offset = json_array();
-        for (int d = 0; d < slot[i].row->n_dim; d++) {
-            json_array_append_new(shape, json_integer(slot[i].row->dim[d]));
+        for (int d = 0; d < slot->tensor.n_dim; d++) {
+            json_array_append_new(shape, json_integer(slot->tensor.dim[d]));
             json_array_append_new(offset, json_integer(0));
         }
-        json_object_set_new(out, tensor_slot_name(&slot[i], name),
-                            json_pack("{s:s, s:o, s:o, s:o}", "file", CHECKPOINT_TENSORS, "shape",
-                                      shape, "offset", offset, "xxh3",
-                                      json_out_hash(slot[i].hash)));
+        json_object_set_new(out, tensor_slot_name(slot, name),
+                            json_pack("{s:s, s:s, s:o, s:o, s:o}", "file", CHECKPOINT_TENSORS,
+                                      "type", dtype_name(slot->tensor.type), "shape", shape,
+                                      "offset", offset, "xxh3", json_out_hash(slot->hash)));
     }
     return out;
 }
@@ -107,7 +108,7 @@ int checkpoint_manifest_write(const char *folder, const CheckpointParts *p, Err 
                          p->state->variant, "layout", "ranks", 1, "config", config, "state",
                          state_json(p->state), "files", "name", CHECKPOINT_TENSORS, "bytes",
                          (json_int_t)p->file_bytes, "xxh3", json_out_hash(p->file_hash), "tensors",
-                         tensors_json(p->slot, p->count));
+                         tensors_json(p->slots));
     if (root && !json_object_set_new(root, "xxh3", json_out_hash(seal_of(root))))
         text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     if (!text) {
@@ -215,43 +216,45 @@ void checkpoint_manifest_free(CheckpointManifest *m)
     *m = (CheckpointManifest){0};
 }
 
-static bool same_shape(const json_t *shape, const ParamRow *row)
+static bool same_shape(const json_t *tensor, const Tensor *t)
 {
-    if (json_array_size(shape) != (size_t)row->n_dim) return false;
-    for (int d = 0; d < row->n_dim; d++)
-        if (json_integer_value(json_array_get(shape, (size_t)d)) != row->dim[d]) return false;
-    return true;
+    const json_t *shape = json_object_get(tensor, "shape");
+    const char *type = json_string_value(json_object_get(tensor, "type"));
+    if (json_array_size(shape) != (size_t)t->n_dim) return false;
+    for (int d = 0; d < t->n_dim; d++)
+        if (json_integer_value(json_array_get(shape, (size_t)d)) != t->dim[d]) return false;
+    return type && !strcmp(type, dtype_name(t->type));
 }
 
-/* A listed tensor that the model does not have, for the message. */
-static const char *find_stranger(const CheckpointManifest *m, const TensorSlot *slot, int count)
+/* A listed tensor that the model does not have, or NULL; of what may stay unread, none. */
+static const char *find_stranger(const CheckpointManifest *m, const TensorSlots *slots)
 {
     const char *key;
     json_t *value;
     json_object_foreach(m->tensors, key, value) {
         char name[TENSOR_PATH];
-        bool known = false;
-        for (int i = 0; i < count && !known; i++)
-            known = !strcmp(tensor_slot_name(&slot[i], name), key);
+        bool known = !slots->whole && strncmp(key, "master/", 7) != 0;
+        for (int i = 0; i < slots->count && !known; i++)
+            known = !strcmp(tensor_slot_name(&slots->slot[i], name), key);
         if (!known) return key;
     }
-    return "?";
+    return NULL;
 }
 
-int checkpoint_manifest_tensors(const CheckpointManifest *m, const char *folder, TensorSlot *slot,
-                                int count, Err *e)
+int checkpoint_manifest_tensors(const CheckpointManifest *m, const char *folder,
+                                TensorSlots *slots, Err *e)
 {
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < slots->count; i++) {
+        TensorSlot *slot = &slots->slot[i];
         char name[TENSOR_PATH];
-        json_t *tensor = json_object_get(m->tensors, tensor_slot_name(&slot[i], name));
+        json_t *tensor = json_object_get(m->tensors, tensor_slot_name(slot, name));
         if (!tensor)
             return err_set(e, "%s: the model's tensor %s is not in the checkpoint", folder, name);
-        if (!same_shape(json_object_get(tensor, "shape"), slot[i].row) ||
-            !hash_parse(json_object_get(tensor, "xxh3"), &slot[i].hash))
-            return err_set(e, "%s: tensor %s has not the model's shape", folder, name);
+        if (!same_shape(tensor, &slot->tensor) ||
+            !hash_parse(json_object_get(tensor, "xxh3"), &slot->hash))
+            return err_set(e, "%s: tensor %s has not the model's shape and type", folder, name);
     }
-    if (json_object_size(m->tensors) != (size_t)count)
-        return err_set(e, "%s: tensor %.90s of the checkpoint is not in the model", folder,
-                       find_stranger(m, slot, count));
-    return 0;
+    const char *stranger = find_stranger(m, slots);
+    if (!stranger) return 0;
+    return err_set(e, "%s: tensor %.90s of the checkpoint is not in the model", folder, stranger);
 }

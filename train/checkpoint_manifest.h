@@ -10,7 +10,7 @@
 #include "train/checkpoint.h"
 #include "train/tensor_file.h"
 
-enum { CHECKPOINT_VERSION = 1 };
+enum { CHECKPOINT_VERSION = 2 };
 #define CHECKPOINT_MANIFEST "manifest.json"
 #define CHECKPOINT_TENSORS "rank-0000.h5"
 
@@ -20,8 +20,7 @@ typedef struct CheckpointParts {
     const TrainState *state;
     int64_t file_bytes; /* of CHECKPOINT_TENSORS */
     uint64_t file_hash;
-    const TensorSlot *slot;
-    int count;
+    const TensorSlots *slots;
 } CheckpointParts;
 
 int checkpoint_manifest_write(const char *folder, const CheckpointParts *parts, Err *e);
@@ -39,8 +38,9 @@ typedef struct CheckpointManifest { /* checkpoint_manifest_free ends it */
 int checkpoint_manifest_read(const char *folder, CheckpointManifest *out, Err *e);
 void checkpoint_manifest_free(CheckpointManifest *m);
 
-/* The manifest lists exactly these tensors with these shapes; sets each slot's hash. */
-int checkpoint_manifest_tensors(const CheckpointManifest *m, const char *folder, TensorSlot *slot,
-                                int count, Err *e);
+/* The manifest lists these tensors with these shapes and types, and no others (but those that may
+ * stay unread, if the slots are not the whole); sets each slot's hash. */
+int checkpoint_manifest_tensors(const CheckpointManifest *m, const char *folder,
+                                TensorSlots *slots, Err *e);
 
 #endif

@@ -15,7 +15,7 @@
 #include "train/checkpoint_folder.h"
 #include "train/checkpoint_manifest.h"
 
-enum { PIECE = 1 << 20 };
+enum { PIECE = 1 << 22 }; /* bytes */
 
 /* Every message about a damaged checkpoint ends with this. */
 static int hint_delete(const char *folder, Err *e)
@@ -79,9 +79,9 @@ typedef struct Reader {
     Model *m;
     Optimizer *o;           /* or NULL */
     char file[IO_PATH_MAX]; /* <folder>/rank-0000.h5 */
-    TensorSlot *slot;       /* (count) */
-    int count, fd;
-    float *piece;           /* (PIECE) */
+    TensorSlots slots;
+    int fd;
+    char *piece;            /* (PIECE) */
 } Reader;
 
 /* The file is the one that the manifest was written for, byte for byte. */
@@ -102,42 +102,33 @@ static int check_file(const char *path, const CheckpointManifest *m, Err *e)
 /* CheckpointManifest and file agree about each tensor's checksum. */
 static int check_hashes(Reader *r, const CheckpointManifest *m, const char *folder, Err *e)
 {
-    uint64_t *hash = malloc((size_t)r->count * sizeof *hash);
+    int count = r->slots.count;
+    uint64_t *hash = malloc((size_t)count * sizeof *hash);
     int rc = hash ? 0 : err_set(e, "%s: out of memory", folder);
-    if (!rc) rc = checkpoint_manifest_tensors(m, folder, r->slot, r->count, e);
-    for (int i = 0; i < r->count && !rc; i++) hash[i] = r->slot[i].hash;
-    if (!rc) rc = tensor_file_inspect(r->file, r->slot, r->count, e);
-    for (int i = 0; i < r->count && !rc; i++) {
+    if (!rc) rc = checkpoint_manifest_tensors(m, folder, &r->slots, e);
+    for (int i = 0; i < count && !rc; i++) hash[i] = r->slots.slot[i].hash;
+    if (!rc) rc = tensor_file_inspect(r->file, &r->slots, e);
+    for (int i = 0; i < count && !rc; i++) {
         char name[TENSOR_PATH];
-        if (hash[i] != r->slot[i].hash)
+        if (hash[i] != r->slots.slot[i].hash)
             rc = err_set(e, "%s: damaged: checksum of tensor %s is not the manifest's", r->file,
-                         tensor_slot_name(&r->slot[i], name));
+                         tensor_slot_name(&r->slots.slot[i], name));
     }
     free(hash);
     return rc;
 }
 
-/* Where a slot's values go; none for moments that nobody wants. */
-static Tensor slot_target(const Reader *r, const TensorSlot *slot)
-{
-    if (!strcmp(slot->group, "master")) return model_master(r->m);
-    if (!r->o) return tensor_none();
-    return !strcmp(slot->group, "m") ? optimizer_m(r->o) : optimizer_v(r->o);
-}
-
 static int read_tensor(Reader *r, const TensorSlot *slot, XXH3_state_t *hash, Err *e)
 {
-    Tensor target = slot_target(r, slot);
-    if (!tensor_given(target)) return 0;
-    float *first = (float *)target.data + slot->row->offset;
+    int64_t size = (int64_t)dtype_size(slot->tensor.type), bytes = tensor_bytes(slot->tensor);
     char name[TENSOR_PATH];
     XXH3_64bits_reset(hash);
-    for (int64_t i = 0; i < slot->row->elements; i += PIECE) {
-        int64_t n = slot->row->elements - i < PIECE ? slot->row->elements - i : PIECE;
-        size_t bytes = (size_t)n * sizeof *r->piece;
-        if (io_pread_full(r->fd, r->piece, bytes, slot->at + 4 * i, r->file, e)) return -1;
-        XXH3_64bits_update(hash, r->piece, bytes);
-        dev_upload(model_device(r->m), tensor_1d(first + i, DT_F32, n), r->piece);
+    for (int64_t i = 0; i < bytes; i += PIECE) {
+        int64_t n = bytes - i < PIECE ? bytes - i : PIECE;
+        Tensor part = tensor_1d((char *)slot->tensor.data + i, slot->tensor.type, n / size);
+        if (io_pread_full(r->fd, r->piece, (size_t)n, slot->at + i, r->file, e)) return -1;
+        XXH3_64bits_update(hash, r->piece, (size_t)n);
+        dev_upload(model_device(r->m), part, r->piece);
     }
     if (XXH3_64bits_digest(hash) == slot->hash) return 0;
     return err_set(e, "%s: damaged: tensor %s does not have its checksum", r->file,
@@ -148,7 +139,7 @@ static int read_tensors(Reader *r, Err *e)
 {
     XXH3_state_t *hash = XXH3_createState();
     int rc = -1;
-    r->piece = malloc(PIECE * sizeof *r->piece);
+    r->piece = malloc(PIECE);
     r->fd = open(r->file, O_RDONLY | O_CLOEXEC);
     if (!hash || !r->piece) {
         err_set(e, "%s: out of memory", r->file);
@@ -158,8 +149,8 @@ static int read_tensors(Reader *r, Err *e)
         err_errno(e, "%s: cannot be opened", r->file);
         goto done;
     }
-    for (int i = 0; i < r->count; i++)
-        if (read_tensor(r, &r->slot[i], hash, e)) goto done;
+    for (int i = 0; i < r->slots.count; i++)
+        if (read_tensor(r, &r->slots.slot[i], hash, e)) goto done;
     model_refresh_weights(r->m);
     rc = 0;
 done:
@@ -172,8 +163,7 @@ done:
 static int load(Reader *r, const CheckpointManifest *m, const char *folder, Err *e)
 {
     if (io_join(r->file, folder, CHECKPOINT_TENSORS, e)) return -1;
-    r->slot = tensor_slots(model_params(r->m), &r->count);
-    if (!r->slot) return err_set(e, "%s: out of memory", folder);
+    if (tensor_slots_make(&r->slots, r->m, r->o, e)) return -1;
     if (check_file(r->file, m, e) || check_hashes(r, m, folder, e)) return -1;
     return read_tensors(r, e);
 }
@@ -191,7 +181,7 @@ int checkpoint_load(const char *folder, Model *m, Optimizer *o, Err *e)
         rc = load(r, &manifest, folder, e);
         checkpoint_manifest_free(&manifest);
     }
-    free(r->slot);
+    tensor_slots_free(&r->slots);
     free(r);
     return rc ? hint_delete(folder, e) : 0;
 }

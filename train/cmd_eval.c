@@ -99,6 +99,9 @@ static void print_text(const Evaluation *v)
     printf("  %-16s %.4f nats a token\n  %-16s %.3f\n", "loss", h->loss, "perplexity",
            h->perplexity);
     printf("  %-16s %.4f\n", "bits per byte", h->bits_per_byte);
+    if (model_check_causal(&v->run.config.model, NULL))
+        printf("  %-16s dropless top-%lld: expert choice would look at later tokens\n", "routing",
+               (long long)v->run.config.model.top_k);
     if (v->xz_bytes >= 0)
         printf("  %-16s %.4f on the same text (%lld bytes)\n", "xz -9", xz_bits(v),
                (long long)v->xz_bytes);

@@ -91,26 +91,31 @@ typedef struct RefAttention {
 void ref_attention_fwd(const RefAttention *a);
 void ref_attention_bwd(const RefAttention *a);
 
-/* Routing; arrays as in struct Routing. */
+/* Routing; arrays and options as in struct Routing and RouteOpt. */
 typedef struct RefRoute {
     int64_t N, E, k;
     RouteMode mode;
-    bool renorm;
+    RouteScore score;
+    bool renorm, drop_by_score;
     int64_t group_tokens, capacity, group0;
+    int64_t blocks, blocks_top;
+    double top_p, weight_scale;
     uint32_t layer;
     uint64_t seed;
     int64_t step;
-    double aux_scale, z_scale;
+    double aux_scale, z_scale, entropy_scale;
+    double *bias, *balance_f, *balance_width; /* (E) or NULL */
     double *logits, *probs, *lse;
-    int32_t *first, *expert, *row, *row_src, *row_begin, *load;
+    int32_t *first, *expert, *row, *row_src, *row_begin, *load, *count;
     double *weight, *stats; /* stats (Gr, STAT_COUNT) */
     double *dweight, *dlogits, *dlogits_mag;
 } RefRoute;
 int64_t ref_route_rows(const RefRoute *a); /* rows of the expert buffer */
-void ref_route_fwd(const RefRoute *a);     /* ref_route_assign, then ref_route_values */
-void ref_route_assign(const RefRoute *a);  /* first, expert, row, row_*, load, counts of stats */
-void ref_route_values(const RefRoute *a);  /* probs, lse, weight, STAT_AUX, STAT_Z */
-void ref_route_bwd(const RefRoute *a);     /* from probs, first, expert, logits, dweight */
+void ref_route_fwd(const RefRoute *a);     /* the next three */
+void ref_route_scores(const RefRoute *a);  /* probs, lse */
+void ref_route_assign(const RefRoute *a);  /* from probs: first, expert, row*, load, count, stats */
+void ref_route_values(const RefRoute *a);  /* scores again; weight, STAT_AUX, _Z, _ENTROPY */
+void ref_route_bwd(const RefRoute *a);     /* from probs, expert, count, logits, dweight */
 
 /* x (N, D) to and from an expert buffer xe or ye (rows, D). */
 typedef struct RefCombine {
