@@ -161,6 +161,8 @@ static int check_limit(const FilterOptions *o, int f, Err *e)
     if (limit->low > row[f].most)
         return err_set(e, "filter %s: a limit of %g: it is a share, from 0 to 1", filter_name[f],
                        limit->low);
+    if (isfinite(limit->low) && limit->low < 0)
+        return err_set(e, "filter %s: a limit of %g: must be from 0", filter_name[f], limit->low);
     if (limit->high < 0 || (limit->high > row[f].most && isfinite(limit->high)))
         return err_set(e, "filter %s: a limit of %g: must be from 0 to %g", filter_name[f],
                        limit->high, row[f].most);

@@ -120,7 +120,10 @@ static void test_white_space_is_one(void **state)
     }
     DocText han = read_text("\xE4\xB8\xAD\xE6\x96\x87", 6);
     DocText apart = read_text("\xE4\xB8\xAD \xE6\x96\x87", 7);
+    DocText wide = read_text("\xE4\xB8\xAD \n \xE6\x96\x87", 9);
     assert_true(han.hash != apart.hash); /* one run, though two words */
+    assert_true(wide.hash == apart.hash);
+    doctext_free(&wide);
     doctext_free(&han);
     doctext_free(&apart);
     doctext_free(&first);
@@ -318,6 +321,7 @@ static void test_bad_limits(void **state)
     } bad[] = {
         {{.limit[FILTER_WORDS] = {true, 5, 4}}, "filter words: keeps from 5 to 4: nothing"},
         {{.limit[FILTER_WORDS] = {true, -INFINITY, -1}}, "filter words: a limit of -1"},
+        {{.limit[FILTER_BYTES] = {true, -5, 9}}, "filter bytes: a limit of -5"},
         {{.limit[FILTER_SYMBOLS] = {true, -INFINITY, 1.5}}, "filter symbols: a limit of 1.5"},
         {{.limit[FILTER_LINES] = {true, NAN, 1}}, "filter duplicate_lines"},
         {{.limit[FILTER_SCRIPTS] = {true, 2, INFINITY}, .scripts = 1}, "a limit of 2"},

@@ -82,8 +82,8 @@ static int check_widths(const Upcycle *u, Err *e)
     switch (u->o->method) {
     case UPCYCLE_RANDOM:
         if (E * F + shared == S) return 0;
-        return err_set(e, "random: %lld experts of %lld and %lld shared neurons are not the %lld of "
-                       "the dense layer", E, F, shared, S);
+        return err_set(e, "random: %lld experts of %lld and %lld shared neurons are not the %lld "
+                       "of the dense layer", E, F, shared, S);
     case UPCYCLE_CLUSTERED:
         if (E * F == S && !shared) return 0;
         return err_set(e, "clustered: %lld experts of %lld neurons%s are not the %lld of the dense "

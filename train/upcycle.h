@@ -1,14 +1,11 @@
 /* train/upcycle.h - `isomoe upcycle`: a mixture of experts out of a trained dense model.
  *
  * The neurons of each dense feed-forward layer become those of the experts (train/split.h); a
- * neuron's row of gate, row of up and column of down move together. All else is copied; the router
- * is initialised as the new configuration says. Methods: random, clustered, inner, inter (LLaMA-MoE,
- * arXiv 2406.16554), copy (every expert is the whole layer: sparse upcycling, arXiv 2212.05055).
- *
- * With the combine weights w_e of a token: copy: sum w_e FFN(x), the dense layer where they sum to 1
- * (renorm). A partition: sum over the chosen of w_e E_e(x) with FFN = sum of all E_e: equal weights
- * 1/k give 1/k of k of the N parts, so model.routed_scale makes up for it: LLaMA-MoE's rule is N / k;
- * k = N with routed_scale N is the dense layer again.
+ * neuron's row of gate, row of up and column of down move together. All else is copied; the
+ * router is initialised as the new configuration says. Methods: random, clustered, inner, inter
+ * (LLaMA-MoE, arXiv 2406.16554), copy (every expert is the whole layer: sparse upcycling, arXiv
+ * 2212.05055). docs/MATH.md, "Dense to mixture of experts", has the formulas and what
+ * model.routed_scale makes up for.
  */
 #ifndef ISOMOE_TRAIN_UPCYCLE_H
 #define ISOMOE_TRAIN_UPCYCLE_H
