@@ -204,6 +204,17 @@ static void test_clustered_by_direction(void **state)
     count_neurons(&s, counts);
     for (int i = 0; i < S; i++) assert_int_equal(counts[i], 1);
     split_free(&s);
+    s = split_of(S, 2, S / 2, 0); /* two directions near to each other, long and short rows */
+    for (int i = 0; i < S; i++) {
+        float length = i / 2 % 2 ? 100 : 1;
+        for (int d = 0; d < D; d++) up[i * D + d] = 0;
+        up[i * D] = length;
+        up[i * D + 1] = length * (i % 2 ? 0.3f : -0.3f);
+    }
+    assert_int_equal(split_clustered(&s, up, D, &e), 0);
+    for (int i = 0; i < S; i++)
+        assert_int_equal(s.expert[i] % 2, s.expert[i / (S / 2) * (S / 2)] % 2);
+    split_free(&s);
 }
 
 static void expect_list(const int32_t *list, const int *wanted, int n)
