@@ -17,8 +17,9 @@
     X(gate_noise_fwd) X(gate_noise_bwd) X(gate_cv_fwd) X(gate_cv_bwd) X(count_sum)                 \
     X(balance_update)                                                                              \
     X(dispatch_fwd) X(dispatch_bwd) X(combine_fwd) X(combine_bwd) X(ce_fwd) X(ce_bwd) X(ce_train)  \
-    X(nll_sum) X(adamw) X(sqsum) X(clip) X(step_begin) X(cast) X(fill) X(add) X(copy) X(upload)    \
-    X(download)
+    X(nll_sum) X(adamw) X(muon) X(sqsum) X(clip) X(step_begin) X(cast) X(fill) X(add) X(copy)      \
+    X(upload) X(download) X(expert_each_fwd) X(expert_each_bwd) X(expert_swiglu_fwd)               \
+    X(expert_swiglu_bwd)
 
 typedef enum OpId {
 #define OP_ENUM(name) OP_##name,

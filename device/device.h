@@ -38,8 +38,12 @@ typedef struct StepVars {
     double loss_scale; /* 1 / targets of the global batch: d(loss)/d(sum of token losses) */
     double grad_norm;  /* set by dev_clip */
     double grad_scale; /* set by dev_clip: factor on every gradient */
-    int64_t skip;      /* set by dev_clip: 1: the norm is not finite, the update does nothing */
+    int64_t skip;      /* set by dev_clip: SKIP_..; not 0: the update does nothing */
+    double z_norm;     /* set by dev_clip: standard deviations of this step's norm and mean loss */
+    double z_loss;     /*   above the mean of the window; 0 while it is not full, or off */
 } StepVars;
+
+enum { SKIP_NO, SKIP_NOT_FINITE, SKIP_NORM, SKIP_LOSS }; /* of norm or loss; outliers of them */
 
 /* ---- Linear maps ------------------------------------------------------------------------------*/
 
@@ -91,6 +95,36 @@ void dev_swiglu_fwd(Device *d, Tensor h, Tensor gu);
 /* dgu = [dh u silu'(g) | dh silu(g)], silu'(g) = s (1 + g (1 - s)), s = sigmoid(g).
  * dgu (R, 2F) may be gu. */
 void dev_swiglu_bwd(Device *d, Tensor dgu, Tensor dh, Tensor gu);
+
+/* ---- Experts of own widths ---------------------------------------------------------------------
+ * Expert e has matrices of a width F_e of its own (HMoE, arXiv 2408.10681). Row buffers are as wide
+ * as the widest expert; a row of expert e uses the first columns, as many as its matrix has. What
+ * lies behind them is neither read nor written. row_begin (E+1) i32 as above, E at most
+ * EXPERTS_EACH_MAX; arrays of E are host memory. */
+
+enum { EXPERTS_EACH_MAX = 256 };
+
+/* Rows of expert e: y[:O_e] = x[:I_e] w[e] (O_e, I_e)^T. x (R, I), I at least every I_e; y (R, O),
+ * O at least every O_e, x's type; its rows from row_begin[E] on are left as they are. */
+void dev_expert_each_fwd(Device *d, Tensor y, Tensor x, const Tensor *w, Tensor row_begin);
+
+typedef struct EachGrad {
+    Tensor dx;        /* (R, I) or none; rows from row_begin[E] on: whatever */
+    bool dx_add;      /* add into dx instead of writing it */
+    const Tensor *dw; /* [E] (O_e, I_e) f32, added into; or NULL */
+} EachGrad;
+
+/* Rows of expert e: dx[:I_e] (+)= dy[:O_e] w[e]; dw[e] += dy^T x over its rows. */
+void dev_expert_each_bwd(Device *d, EachGrad g, Tensor dy, Tensor x, const Tensor *w,
+                         Tensor row_begin);
+
+/* SwiGLU of rows of expert e with F = widths[e]: h[:F] = silu(g) u from gu[:2F] = [g | u]. h (R,
+ * W), gu (R, 2W), W at least every width. */
+void dev_expert_swiglu_fwd(Device *d, Tensor h, Tensor gu, const int32_t *widths,
+                           Tensor row_begin);
+/* dgu[:2F] = [dh u silu'(g) | dh silu(g)] as in dev_swiglu_bwd. dgu may be gu. */
+void dev_expert_swiglu_bwd(Device *d, Tensor dgu, Tensor dh, Tensor gu, const int32_t *widths,
+                           Tensor row_begin);
 
 /* ---- Heads: rotation and QK-norm --------------------------------------------------------------*/
 
@@ -334,25 +368,79 @@ typedef struct AdamwTensors {
     Tensor master; /* f32, updated */
     Tensor weight; /* bf16 copy, written; or none */
     Tensor grad;   /* f32 */
-    Tensor m, v;   /* f32, updated */
+    Tensor m, v;   /* f32, or both bf16; updated */
 } AdamwTensors;
+
+/* Moments in bf16 are computed and used in f32, then stored with stochastic rounding keyed by
+ * element: away from zero when the 16 bits that are dropped plus 16 random bits carry, so that the
+ * expectation is the f32 value. Element i uses word first + i (below 2^34) of the Philox stream
+ * {seed, RNG_ROUND, stream, step}: the low half for m, the high half for v. NaN and infinity
+ * stay. */
+typedef struct Rounding {
+    uint32_t stream; /* index of the parameter */
+    uint64_t first;  /* index of element 0 in it */
+} Rounding;
 
 typedef struct AdamwOpt {
     double beta1, beta2, eps, weight_decay;
     double lr_ratio; /* factor on vars->lr */
+    Tensor lr_each;  /* (n) f32 or none: the elements are n equal runs, one behind the other (the
+                        experts of a layer); run i has the further factor lr_each[i] */
+    Rounding rounding;
 } AdamwOpt;
 
 /* AdamW (Loshchilov & Hutter 2019): g = grad grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2)
- * g^2; w -= lr lr_ratio ((m / bias1) / (sqrt(v / bias2) + eps) + weight_decay w). All tensors of
- * one size. Does nothing when vars->skip. */
+ * g^2; w -= lr lr_ratio lr_each ((m / bias1) / (sqrt(v / bias2) + eps) + weight_decay w). All
+ * tensors of one size. Does nothing when vars->skip. */
 void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
+
+typedef struct MuonTensors {
+    Tensor master; /* (n, A, B) f32: n matrices; updated */
+    Tensor weight; /* (n, A, B) bf16 copy, written; or none */
+    Tensor grad;   /* (n, A, B) f32 */
+    Tensor m;      /* (n, A, B) f32 or bf16; updated */
+    Tensor work;   /* (W) f32, W at least dev_muon_work(A, B); n times that many and fewer let so
+                      many matrices run together, with the same bits. Contents: whatever */
+} MuonTensors;
+
+typedef struct MuonOpt {
+    double momentum, weight_decay;
+    double lr_ratio; /* factor on vars->lr */
+    Tensor lr_each;  /* (E) f32 or none, n a multiple of E: matrix i has the further factor
+                        lr_each[i / (n / E)] */
+    Rounding rounding;
+} MuonOpt;
+
+/* Elements of work for one matrix. */
+int64_t dev_muon_work(int64_t A, int64_t B);
+
+/* Muon (Jordan 2024) with the update's size of Moonlight (arXiv 2502.16982), each matrix by itself:
+ * g = grad grad_scale; m = momentum m + g; u = g + momentum m (Nesterov); X = u / (|u|_F + 1e-7);
+ * five times X = a X + (b G + c G^2) X with G = X X^T, a 3.4445, b -4.7750, c 2.0315 (where A > B,
+ * G = X^T X on the right of X: the same numbers); w -= lr lr_ratio lr_each (0.2 sqrt(max(A, B)) X +
+ * weight_decay w). All products f32. Does nothing when vars->skip. */
+void dev_muon(Device *d, MuonTensors t, const MuonOpt *opt, const StepVars *vars);
 
 /* sum (1) f64 += sum of x^2. */
 void dev_sqsum(Device *d, Tensor sum, Tensor x);
-/* From sum (1) f64: grad_norm = sqrt(sum); grad_scale = min(1, max_norm / norm) (1 if max_norm is
- * 0); skip = norm not finite (grad_scale then
- * has no meaning). vars is a device pointer. */
-void dev_clip(Device *d, StepVars *vars, Tensor sum, double max_norm);
+typedef struct ClipOpt {
+    double max_norm; /* 0: no clipping */
+    double z_max;    /* 0: outliers are not looked for */
+    int64_t window;  /* W, at least 2 */
+    Tensor loss;     /* (2) f64: sum of the step's token losses, their number; or none */
+    Tensor history;  /* (1 + 2 W) f64, zeros at first, updated: number of steps taken in, ring of
+                        norms, ring of mean losses (step i of those taken in is at i % W); none if
+                        z_max is 0 */
+} ClipOpt;
+
+/* From sum (1) f64: grad_norm = sqrt(sum); grad_scale = min(1, max_norm / norm) (without meaning
+ * where the norm is not finite). skip: SKIP_NOT_FINITE if norm or mean loss is not finite; else
+ * SKIP_NORM, or else SKIP_LOSS, if that lies more than z_max population standard deviations above
+ * the mean of the last W steps, once W have been taken in. Then the step is taken in, also if it is
+ * an outlier: a lasting change is one for a few steps only, where a window of accepted steps would
+ * refuse the new level for ever. What is not finite is not (mean and deviation would not be
+ * numbers while it is in the window), nor a step without targets. vars is a device pointer. */
+void dev_clip(Device *d, StepVars *vars, Tensor sum, const ClipOpt *opt);
 /* Copies *host over *vars (device pointer). */
 void dev_step_begin(Device *d, StepVars *vars, const StepVars *host);
 

@@ -39,6 +39,13 @@ typedef struct DeviceOps {
     int (*rmsnorm_bwd)(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd);
     int (*swiglu_fwd)(Device *d, Tensor h, Tensor gu);
     int (*swiglu_bwd)(Device *d, Tensor dgu, Tensor dh, Tensor gu);
+    int (*expert_each_fwd)(Device *d, Tensor y, Tensor x, const Tensor *w, Tensor row_begin);
+    int (*expert_each_bwd)(Device *d, EachGrad g, Tensor dy, Tensor x, const Tensor *w,
+                           Tensor row_begin);
+    int (*expert_swiglu_fwd)(Device *d, Tensor h, Tensor gu, const int32_t *widths,
+                             Tensor row_begin);
+    int (*expert_swiglu_bwd)(Device *d, Tensor dgu, Tensor dh, Tensor gu, const int32_t *widths,
+                             Tensor row_begin);
     int (*qk_fwd)(Device *d, Tensor y, Tensor rstd, Tensor x, Tensor w, const QkOpt *opt);
     int (*qk_bwd)(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd,
                   const QkOpt *opt);
@@ -68,7 +75,8 @@ typedef struct DeviceOps {
     int (*nll_sum)(Device *d, Tensor sum, Tensor lse, Tensor target_logit, Tensor targets);
     int (*adamw)(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
     int (*sqsum)(Device *d, Tensor sum, Tensor x);
-    int (*clip)(Device *d, StepVars *vars, Tensor sum, double max_norm);
+    int (*muon)(Device *d, MuonTensors t, const MuonOpt *opt, const StepVars *vars);
+    int (*clip)(Device *d, StepVars *vars, Tensor sum, const ClipOpt *opt);
     int (*step_begin)(Device *d, StepVars *vars, const StepVars *host);
     int (*cast)(Device *d, Tensor dst, Tensor src);
     int (*fill)(Device *d, Tensor t, double value);

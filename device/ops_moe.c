@@ -67,29 +67,11 @@ void dev_nll_sum(Device *d, Tensor sum, Tensor lse, Tensor target_logit, Tensor 
 
 /* ---- Optimizer and plain operations -----------------------------------------------------------*/
 
-void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars)
-{
-    int64_t n = tensor_elements(t.master);
-    Tensor all[] = {t.master, t.grad, t.m, t.v};
-    for (int i = 0; i < 4; i++)
-        if (all[i].type != DT_F32 || tensor_elements(all[i]) != n || !all[i].data)
-            op_refuse(OP_adamw, "master, grad, m, v must be f32 of one size");
-    if (t.weight.data && (t.weight.type != DT_BF16 || tensor_elements(t.weight) != n))
-        op_refuse(OP_adamw, "weight must be bf16 of the master's size");
-    OP_RUN(d, adamw, 0, n * (t.weight.data ? 30 : 28), t, opt, vars);
-}
-
 void dev_sqsum(Device *d, Tensor sum, Tensor x)
 {
     need(OP_sqsum, "sum", sum, DT_F64, SHAPE(1));
     if (x.type != DT_F32 && x.type != DT_BF16) op_refuse(OP_sqsum, "x must be f32 or bf16");
     OP_RUN(d, sqsum, 0, tensor_bytes(x), sum, x);
-}
-
-void dev_clip(Device *d, StepVars *vars, Tensor sum, double max_norm)
-{
-    need(OP_clip, "sum", sum, DT_F64, SHAPE(1));
-    OP_RUN(d, clip, 0, 0, vars, sum, max_norm);
 }
 
 void dev_step_begin(Device *d, StepVars *vars, const StepVars *host)

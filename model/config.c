@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "model/widths.h"
 
 static const char *const qk_norm_names[] = {"none", "head_after_rope", "head_before_rope",
                                             "full_before_rope", NULL};
@@ -42,6 +43,10 @@ static const ConfRow rows[] = {
     {"model.top_k", CONF_INT, FIELD(top_k), "0", 0, 256, NULL, "experts a token"},
     {"model.expert_width", CONF_INT, FIELD(expert_width), "0", 0, 1 << 20, NULL,
      "inner width of a specialized expert"},
+    {"model.expert_widths", CONF_TEXT, FIELD(expert_widths), "", 1, 0, NULL,
+     "own widths: arithmetic | geometric | hybrid (total width kept), or a list; empty: all equal"},
+    {"model.width_penalty", CONF_BOOL, FIELD(width_penalty), "false", 1, 0, NULL,
+     "balance loss weighs an expert's share by its width / the mean width"},
     {"model.n_shared", CONF_INT, FIELD(n_shared), "0", 0, 256, NULL, "shared experts"},
     {"model.shared_width", CONF_INT, FIELD(shared_width), "0", 0, 1 << 20, NULL,
      "inner width of one shared expert"},
@@ -218,12 +223,33 @@ static int check_losses(const ModelConfig *c, Refusal *found)
     return REFUSE(list, found);
 }
 
+int model_resolve_widths(ModelConfig *c, Err *e)
+{
+    if (!model_has_own_widths(c)) return 0;
+    return widths_resolve(c->expert_widths, c->n_experts, &c->expert_width, c->own_widths, e);
+}
+
+/* Before check_ffn, which wants expert_width. */
+static int check_widths(ModelConfig *c, Refusal *found, Err *why)
+{
+    bool own = model_has_own_widths(c), failed = model_resolve_widths(c, why);
+    const Refusal list[] = {
+        {failed, "model.expert_widths", why->message},
+        {c->width_penalty && !own, "model.width_penalty",
+         "all experts are equally wide (model.expert_widths is empty)"},
+        {c->width_penalty && c->aux_coef == 0, "model.width_penalty",
+         "changes the balance loss, which is off (model.aux_coef is 0)"},
+    };
+    return REFUSE(list, found);
+}
+
 int model_config_check(ModelConfig *c, const ConfTable *table, const int *lines, const char *path,
                        Err *e)
 {
     Refusal found;
-    if (check_attention(c, &found) || check_ffn(c, &found) || check_dense(c, &found) ||
-        check_choice(c, &found) || check_losses(c, &found))
+    Err why = {0};
+    if (check_widths(c, &found, &why) || check_attention(c, &found) || check_ffn(c, &found) ||
+        check_dense(c, &found) || check_choice(c, &found) || check_losses(c, &found))
         return conf_fail(table, lines, path, found.key, e, "%s", found.reason);
     return 0;
 }
@@ -236,6 +262,14 @@ int64_t model_capacity(const ModelConfig *c)
     int64_t most = size_round_up(R, m);
     if (share >= (double)most) return most;
     return size_min(most, size_round_up((int64_t)ceil(share), m));
+}
+
+int64_t model_widest_expert(const ModelConfig *c)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < c->n_experts && i < EXPERTS_EACH_MAX; i++)
+        most = size_max(most, model_expert_width(c, i));
+    return most;
 }
 
 double model_rope_base(const ModelConfig *c)

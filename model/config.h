@@ -20,7 +20,10 @@ typedef struct ModelConfig {
     bool attn_bias;                        /* biases of q, k, v */
     int64_t cla_share;                     /* K and V in every cla_share-th layer; 1: all */
     int64_t n_experts, top_k;              /* 0 experts: dense */
-    int64_t expert_width;                  /* F */
+    int64_t expert_width;                  /* F; the mean if experts have own widths */
+    char expert_widths[CONF_STRING];       /* "": all expert_width; a profile's name or a list */
+    int32_t own_widths[EXPERTS_EACH_MAX];  /* (E) what that means, resolved on reading */
+    bool width_penalty;                    /* balance loss weighs f_e by width / mean (HMoE) */
     int64_t n_shared, shared_width;        /* shared experts and the width of one */
     int router_weight;                     /* RouterWeight */
     bool tie_embeddings;
@@ -60,6 +63,21 @@ int model_config_check(ModelConfig *c, const ConfTable *table, const int *lines,
 
 /* C = ceil(cf R k / E / m) m, at most R rounded up to m; 0 for a dense model. */
 int64_t model_capacity(const ModelConfig *c);
+
+/* Fills own_widths, and expert_width where a list leaves it open, from expert_widths; Err: the
+ * reason alone. Part of model_config_check; for configs made by hand. */
+int model_resolve_widths(ModelConfig *c, Err *e);
+
+static inline bool model_has_own_widths(const ModelConfig *c) { return c->expert_widths[0] != 0; }
+
+/* Width of expert i. */
+static inline int64_t model_expert_width(const ModelConfig *c, int64_t i)
+{
+    return model_has_own_widths(c) ? c->own_widths[i] : c->expert_width;
+}
+
+/* Width of the widest expert: what the buffers of rows are made for. */
+int64_t model_widest_expert(const ModelConfig *c);
 
 /* Whether training has capacity buffers: rows that do not depend on the choices. */
 static inline bool model_has_capacity(const ModelConfig *c)

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/size.h"
 
@@ -72,12 +73,33 @@ static const struct {
 };
 enum { N_LAYER_FIELDS = sizeof layer_fields / sizeof layer_fields[0] };
 
+/* The matrices of experts of own widths; `each` is this layer's part of m->each. */
+static void bind_each(const Model *m, LayerParams *p, Tensor *each)
+{
+    p->each_gate_up = each;
+    p->each_down = each + m->c.n_experts;
+}
+
+static void bind_each_rows(const Model *m, const ModelParams *p, Tensor flat)
+{
+    for (int i = 0; i < m->table.count; i++) {
+        const ParamRow *row = &m->table.row[i];
+        if (row->expert < 0) continue;
+        const LayerParams *layer = &p->layer[row->layer];
+        bool down = strstr(row->name, ".down.") != NULL;
+        (down ? layer->each_down : layer->each_gate_up)[row->expert] =
+            params_view(row, flat.data, flat.type);
+    }
+}
+
 /* Views of all parameters: matrices in `flat` of `type`, the rows kept in f32 in `flat32`. */
 static void bind_params(const Model *m, ModelParams *p, Tensor flat, Tensor flat32)
 {
     char name[PARAM_NAME];
+    int64_t each = p == &m->g ? 2 * m->c.n_layers * m->c.n_experts : 0;
     for (int64_t l = 0; l < m->c.n_layers; l++) {
         p->layer[l] = (LayerParams){0};
+        if (m->each) bind_each(m, &p->layer[l], m->each + each + 2 * l * m->c.n_experts);
         for (int i = 0; i < N_LAYER_FIELDS; i++) {
             snprintf(name, sizeof name, "layers.%d.%s", (int)l, layer_fields[i].name);
             const ParamRow *row = params_find(&m->table, name);
@@ -87,6 +109,7 @@ static void bind_params(const Model *m, ModelParams *p, Tensor flat, Tensor flat
                 params_view(row, from.data, from.type);
         }
     }
+    bind_each_rows(m, p, flat);
     p->embed = params_view(params_find(&m->table, "embed.weight"), flat.data, flat.type);
     p->final_norm = params_view(params_find(&m->table, "final_norm.weight"), flat32.data, DT_F32);
     const ParamRow *head = params_find(&m->table, "head.weight");
@@ -146,7 +169,7 @@ static void layout_ffn(Model *m, LayerActs *a, Layout *at)
     DType type = m->shape.type;
     int64_t N = m->shape.B * m->shape.T, D = c->d_model, E = c->n_experts;
     int64_t k = m->shape.train ? model_slots(c) : c->top_k;
-    int64_t F = c->expert_width, S = model_shared_width(c), R = m->rows_max;
+    int64_t F = model_widest_expert(c), S = model_shared_width(c), R = m->rows_max;
     if (E) {
         Routing *r = &a->route;
         a->logits = take2(at, "logits", DT_F32, N, E);
@@ -186,6 +209,8 @@ static void layout_step(Model *m, Layout *at)
     if (c->cv_coef > 0) w->cv = take3(at, "cv", DT_F32, M, L, groups);
     if (global) w->route_f = take2(at, "route_f", DT_F32, L, E);
     if (global || c->bias_rate > 0) w->route_total = take2(at, "route_total", DT_F64, L, E);
+    w->balance_width = tensor_none();
+    if (c->width_penalty) w->balance_width = take1(at, "balance_width", DT_F32, E);
 }
 
 static void layout_work(Model *m, Layout *at)
@@ -232,7 +257,7 @@ static void layout_backward(Model *m, Layout *at)
     w->dv = take3(at, "dv", type, N, G, K);
     if (S) w->dh_shared = take2(at, "dh_shared", type, N, S);
     if (!E) return;
-    w->dh = take2(at, "dh", type, m->rows_max, c->expert_width);
+    w->dh = take2(at, "dh", type, m->rows_max, model_widest_expert(c));
     w->dlogits = take2(at, "dlogits", DT_F32, N, E);
     w->dweight = take2(at, "dweight", DT_F32, N, model_slots(c));
     if (c->gate_noise) w->dnoise = take2(at, "dnoise", DT_F32, N, E);
@@ -265,7 +290,10 @@ int model_alloc_arrays(Model *m, Err *e)
     m->p.layer = calloc(L, sizeof *m->p.layer);
     m->g.layer = calloc(L, sizeof *m->g.layer);
     m->acts = calloc(L, sizeof *m->acts);
-    if (m->p.layer && m->g.layer && m->acts) return 0;
+    int64_t each = 0;
+    if (model_has_own_widths(&m->c)) each = 4 * m->c.n_layers * m->c.n_experts;
+    if (each) m->each = calloc((size_t)each, sizeof *m->each);
+    if (m->p.layer && m->g.layer && m->acts && (m->each || !each)) return 0;
     return err_set(e, "out of memory for the tables of %zu layers", L);
 }
 
@@ -274,5 +302,6 @@ void model_free_arrays(Model *m)
     free(m->p.layer);
     free(m->g.layer);
     free(m->acts);
+    free(m->each);
     params_free(&m->table);
 }

@@ -10,6 +10,7 @@
 typedef struct LayerParams {
     Tensor attn_norm, q, q_bias, k, k_bias, v, v_bias, o, q_norm, k_norm;
     Tensor ffn_norm, router, router_noise, gate_up, down, shared_gate_up, shared_down;
+    Tensor *each_gate_up, *each_down; /* (E) in place of gate_up, down: own widths; or NULL */
 } LayerParams;
 
 typedef struct ModelParams {
@@ -30,7 +31,7 @@ typedef struct LayerActs {
     Tensor logits;             /* (N, E) f32: what is routed by; noisy in training if so */
     Tensor noise_raw, clean;   /* (N, E) f32: before softplus; logits without noise (cv_coef only) */
     Routing route;
-    Tensor xe, gu, h, ye;      /* (R, D), (R, 2F), (R, F), (R, D) */
+    Tensor xe, gu, h, ye;      /* (R, D), (R, 2F), (R, F), (R, D); F of the widest expert */
     Tensor shared_gu, shared_h; /* (N, 2S), (N, S) */
 } LayerActs;
 
@@ -52,6 +53,7 @@ typedef struct WorkTensors {
     Tensor dh, dh_shared;                /* (R, F), (N, S) */
     Tensor dlogits, dweight;             /* (N, E), (N, slots) f32 */
     Tensor dnoise, dnoise_cv, dclean;    /* (N, E) f32; the latter two for cv_coef only */
+    Tensor balance_width;                /* (E) f32 width / mean width: the P-penalty; or none */
 } WorkTensors;
 
 struct Model {
@@ -64,8 +66,11 @@ struct Model {
     Tensor master, grads, weights; /* flat */
     StepVars *vars;
     ModelParams p, g;     /* weights as operations take them; gradients */
+    Tensor *each;         /* (2, L, 2, E) what each_gate_up and each_down of p and g point to */
     LayerActs *acts;      /* (L) when training, else 1 */
     WorkTensors w;
+    RouteObserver observer; /* or NULL */
+    void *observer_context;
 };
 
 /* Lays everything out in `plan`; tensors get base + offset as address (base NULL: a rehearsal). The

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "device/route_assign.h"
 #include "model/pass.h"
 
 /* ---- Life -------------------------------------------------------------------------------------*/
@@ -13,9 +14,13 @@
 /* Shapes that the config cannot serve are the user's mistakes. */
 static int check_shape(const ModelConfig *c, const ModelShape *s, Err *e)
 {
-    int64_t N;
+    int64_t N, places = c->n_experts * model_capacity(c);
     if (s->B < 1 || s->T < 1 || !size_mul(s->B, s->T, &N) || N > 1 << 30)
         return err_set(e, "a micro-batch of %lld x %lld tokens", (long long)s->B, (long long)s->T);
+    if (s->train && c->routing == ROUTE_RECYCLE && places > ROUTE_MAX_PLACES)
+        return err_set(e, "model.routing_group_tokens, capacity_factor: %lld places in a routing "
+                       "group, recycling draws among at most %d", (long long)places,
+                       (int)ROUTE_MAX_PLACES);
     if (!s->train || !c->n_experts || N % c->routing_group_tokens == 0) return 0;
     err_set(e, "model.routing_group_tokens is %lld, a micro-batch has %lld x %lld = %lld tokens",
             (long long)c->routing_group_tokens, (long long)s->B, (long long)s->T, (long long)N);
@@ -74,6 +79,16 @@ static int upload_rope(Model *m, Err *e)
     return 0;
 }
 
+/* Widths over their mean: what the balance loss weighs shares by. */
+static void upload_widths(Model *m)
+{
+    float relative[EXPERTS_EACH_MAX];
+    if (!tensor_given(m->w.balance_width)) return;
+    for (int64_t i = 0; i < m->c.n_experts; i++)
+        relative[i] = (float)((double)m->c.own_widths[i] / (double)m->c.expert_width);
+    dev_upload(m->device, m->w.balance_width, relative);
+}
+
 static void hint_weights(Model *m)
 {
     for (int i = 0; i < m->table.count; i++) {
@@ -100,6 +115,7 @@ Model *model_create(Device *d, const ModelConfig *c, const ModelShape *shape, Er
     model_layout(m, &plan, m->block);
     CHECK(arena_total(&plan) == arena_total(&rehearsal), "the layout changed");
     if (upload_rope(m, e)) goto fail;
+    upload_widths(m);
     balance_init(m);
     StepVars zero = {0};
     dev_step_begin(d, m->vars, &zero);
@@ -131,6 +147,13 @@ Tensor model_master(Model *m) { return m->master; }
 Tensor model_grads(Model *m) { return m->grads; }
 Tensor model_weights(Model *m) { return m->weights; }
 StepVars *model_vars(Model *m) { return m->vars; }
+Tensor model_loss_sums(Model *m) { return m->w.loss; }
+
+void model_observe(Model *m, RouteObserver call, void *context)
+{
+    m->observer = call;
+    m->observer_context = context;
+}
 
 void model_init(Model *m, uint64_t seed)
 {

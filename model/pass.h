@@ -57,6 +57,11 @@ void balance_init(Model *m);
 void ffn_forward(const Pass *p, int64_t l);
 void ffn_backward(const Pass *p, int64_t l);
 
+/* xe -> ye by the experts' maps; gradient of ye (in its place) -> gradient of xe (there too, gu's
+ * in gu's place) and of the matrices. */
+void experts_forward(const Pass *p, int64_t l, const LayerActs *a);
+void experts_backward(const Pass *p, int64_t l, const LayerActs *a);
+
 /* tokens -> final_in; gradient of final_in (in w.dx) -> all gradients. */
 void blocks_forward(const Pass *p);
 void blocks_backward(const Pass *p);

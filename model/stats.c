@@ -20,6 +20,8 @@ static void gather(const Model *m, const float *stats, const int32_t *load, int6
         if (stats[STAT_CHOICES] > 0)
             out->max_load += stats[STAT_MAX_LOAD] * (double)E / stats[STAT_CHOICES];
         for (int64_t i = 0; i < E && i < 256; i++) out->load[i] += load[i];
+        for (int64_t i = 0; i < E; i++)
+            out->active_width += (double)load[i] * (double)model_expert_width(&m->c, i) / (double)R;
     }
 }
 
@@ -61,6 +63,7 @@ void model_stats(Model *m, int n_micro, StepStats *out)
     out->recycled /= choices;
     out->unplaced /= choices;
     out->max_load /= (double)groups;
+    out->active_width /= (double)groups;
     for (int i = 0; i < 256; i++) placed += out->load[i];
     for (int i = 0; i < 256 && placed > 0; i++) out->load[i] /= placed;
     free(stats);

@@ -53,6 +53,39 @@ static void expert_begin(Device *d)
                           vec(DT_I32, 2));
 }
 
+/* Experts of own widths in rows of 4 inputs and 3 outputs. */
+static void each_call(Device *d, Tensor w0, Tensor w1, int64_t begins)
+{
+    Tensor w[] = {w0, w1};
+    dev_expert_each_fwd(d, f32(2, 3), f32(2, 4), w, vec(DT_I32, begins));
+}
+
+static void each_outputs(Device *d) { each_call(d, f32(3, 4), f32(4, 4), 3); }
+
+static void each_inputs(Device *d) { each_call(d, f32(3, 5), f32(2, 4), 3); }
+
+static void each_types(Device *d) { each_call(d, f32(3, 4), bf16(2, 4), 3); }
+
+static void each_begin(Device *d) { each_call(d, f32(3, 4), f32(2, 4), 1); }
+
+static void each_dw(Device *d)
+{
+    Tensor w = f32(2, 4), dw = f32(2, 3);
+    dev_expert_each_bwd(d, (EachGrad){.dw = &dw}, f32(2, 3), f32(2, 4), &w, vec(DT_I32, 2));
+}
+
+static void each_width(Device *d)
+{
+    const int32_t widths[] = {3, 5};
+    dev_expert_swiglu_fwd(d, f32(2, 4), f32(2, 8), widths, vec(DT_I32, 3));
+}
+
+static void each_dgu(Device *d)
+{
+    const int32_t widths[] = {3};
+    dev_expert_swiglu_bwd(d, f32(2, 4), f32(2, 4), f32(2, 8), widths, vec(DT_I32, 2));
+}
+
 static void embed_tokens(Device *d) { dev_embed_fwd(d, f32(2, 3), vec(DT_F32, 2), f32(5, 3)); }
 
 static void embed_width(Device *d) { dev_embed_fwd(d, f32(2, 3), vec(DT_I32, 2), f32(5, 4)); }
@@ -148,6 +181,42 @@ static void adamw_size(Device *d)
     dev_adamw(d, t, &(AdamwOpt){0}, &vars);
 }
 
+static void adamw_runs(Device *d)
+{
+    AdamwTensors t = {.master = vec(DT_F32, 4), .grad = vec(DT_F32, 4), .m = vec(DT_F32, 4),
+                      .v = vec(DT_F32, 4)};
+    StepVars vars = {0};
+    dev_adamw(d, t, &(AdamwOpt){.lr_each = vec(DT_F32, 3)}, &vars);
+}
+
+static void adamw_moments(Device *d)
+{
+    AdamwTensors t = {.master = vec(DT_F32, 4), .grad = vec(DT_F32, 4), .m = vec(DT_BF16, 4),
+                      .v = vec(DT_F32, 4)};
+    StepVars vars = {0};
+    dev_adamw(d, t, &(AdamwOpt){0}, &vars);
+}
+
+/* Two matrices of 2 x 2 with this much work and so many rates. */
+static void muon(Device *d, int64_t work, int64_t rates)
+{
+    Tensor t = tensor_reshape3(vec(DT_F32, 8), 2, 2, 2);
+    MuonTensors all = {.master = t, .grad = t, .m = t, .work = vec(DT_F32, work)};
+    StepVars vars = {.skip = 1};
+    dev_muon(d, all, &(MuonOpt){.lr_each = vec(DT_F32, rates)}, &vars);
+}
+
+static void muon_work(Device *d) { muon(d, dev_muon_work(2, 2) - 1, 2); }
+
+static void muon_rates(Device *d) { muon(d, dev_muon_work(2, 2), 3); }
+
+static void clip_history(Device *d)
+{
+    StepVars vars = {0};
+    ClipOpt opt = {.z_max = 3, .window = 4, .history = vec(DT_F64, 8)};
+    dev_clip(d, &vars, vec(DT_F64, 1), &opt);
+}
+
 static void sqsum_type(Device *d) { dev_sqsum(d, vec(DT_F32, 1), vec(DT_F32, 4)); }
 
 static void copy_size(Device *d) { dev_copy(d, vec(DT_F32, 3), vec(DT_F32, 4)); }
@@ -168,6 +237,10 @@ static const struct {
     {"linear_fwd", linear_bias},       {"linear_fwd", linear_types},
     {"linear_bwd", linear_dw_type},    {"linear_bwd", linear_dx_shape},
     {"expert_linear_fwd", expert_begin}, {"embed_fwd", embed_tokens},
+    {"expert_each_fwd", each_outputs}, {"expert_each_fwd", each_inputs},
+    {"expert_each_fwd", each_types},   {"expert_each_fwd", each_begin},
+    {"expert_each_bwd", each_dw},      {"expert_swiglu_fwd", each_width},
+    {"expert_swiglu_bwd", each_dgu},
     {"embed_fwd", embed_width},        {"rmsnorm_fwd", norm_sum_alone},
     {"rmsnorm_fwd", norm_weight},      {"swiglu_fwd", swiglu_width},
     {"attention_fwd", attention_groups}, {"router_fwd", router_weight},
@@ -176,6 +249,9 @@ static const struct {
     {"route_fwd", route_uneven_blocks}, {"route_fwd", route_small_blocks},
     {"route_fwd", route_sigmoid_p},    {"route_fwd", route_all_p},
     {"ce_fwd", ce_targets},            {"adamw", adamw_size},
+    {"adamw", adamw_runs},             {"adamw", adamw_moments},
+    {"muon", muon_work},               {"muon", muon_rates},
+    {"clip", clip_history},
     {"sqsum", sqsum_type},             {"copy", copy_size},
     {"copy", copy_type},               {"cast", cast_same},
     {"add", add_size},

@@ -30,6 +30,10 @@ static void test_defaults(void **state)
     assert_int_equal(c.train.precision, 0);
     assert_true(c.optim.beta2 == 0.95 && c.optim.weight_decay == 0.1 && c.optim.clip == 1);
     assert_int_equal(c.optim.schedule, SCHEDULE_WSD);
+    static const bool decay[] = OPTIM_MATRICES;
+    for (int i = 0; i < OPTIM_GROUPS; i++)
+        assert_true(c.optim.lr_ratio[i] == 1 && c.optim.decay[i] == decay[i]);
+    assert_true(c.optim.kind == OPTIM_ADAMW && c.optim.moments == MOMENTS_F32);
     ModelShape s = run_config_shape(&c);
     assert_int_equal(s.type, DT_BF16);
     assert_int_equal(s.B, 16);
@@ -84,6 +88,13 @@ static void test_refuses(void **state)
         {"optim.schedule=linear", "optim.schedule"},
         {"train.stepz=3", "unknown key 'train.stepz'; did you mean 'train.steps'?"},
         {"model.top_k=9", "model.top_k"},
+        {"optim.muon_momentum=0.9", "optim.muon_momentum: is for optim.kind muon"},
+        {"optim.skip_window=64", "optim.skip_window: is for optim.skip_zscore above 0"},
+        {"optim.skip_window=1", "optim.skip_window"},
+        {"optim.lr_ratio.head=0.5", "optim.lr_ratio.head: the model has no such parameters"},
+        {"optim.decay.bias=true", "optim.decay.bias: the model has no such parameters"},
+        {"optim.lr_ratio.norm=-1", "optim.lr_ratio.norm"},
+        {"optim.expert_lr_ratio=0.31", "unknown key 'optim.expert_lr_ratio'"},
     };
     (void)state;
     write_file(at("c.yaml"), GOOD);
@@ -93,6 +104,65 @@ static void test_refuses(void **state)
         assert_int_equal(run_config_read(&c, at("c.yaml"), &cases[i].override, 1, &e), -1);
         assert_has(e.message, cases[i].message);
     }
+}
+
+/* Switches of the router that exclude or need each other; the base has 4 experts, top-2. */
+static void test_refuses_routing(void **state)
+{
+    static const struct {
+        const char *overrides[5], *message;
+    } cases[] = {
+        {{"model.routing=replay"}, "model.routing"},
+        {{"model.drop_policy=score"}, "model.drop_policy: only model.routing drop leaves"},
+        {{"model.top_p=0.5", "model.router_score=sigmoid"}, "model.top_p: sums probabilities"},
+        {{"model.top_p=0.5", "model.routing=expert_choice"}, "model.top_p: experts choose"},
+        {{"model.top_p=1"}, "model.top_p: 1 would be all top_k experts"},
+        {{"model.expert_blocks=2"}, "model.top_expert_blocks (default): expert_blocks and top_expert"},
+        {{"model.top_expert_blocks=1"}, "model.expert_blocks (default): expert_blocks and top_expert_blo"},
+        {{"model.expert_blocks=3", "model.top_expert_blocks=1"},
+         "model.expert_blocks: must divide model.n_experts"},
+        {{"model.expert_blocks=2", "model.top_expert_blocks=3"},
+         "model.top_expert_blocks: is larger than model.expert_blocks"},
+        {{"model.expert_blocks=4", "model.top_expert_blocks=1"},
+         "model.top_expert_blocks: the chosen blocks hold fewer experts than model.top_k"},
+        {{"model.expert_blocks=2", "model.top_expert_blocks=1", "model.routing=expert_choice"},
+         "model.expert_blocks: experts choose"},
+        {{"model.bias_rate=0.1", "model.routing=expert_choice"}, "model.bias_rate: experts choose"},
+        {{"model.bias_rate=0.1", "model.top_k=4"}, "model.bias_rate: every token takes all"},
+        {{"model.balance=global", "model.aux_coef=0"}, "model.balance: changes the balance loss"},
+        {{"model.balance=global", "model.routing=expert_choice"},
+         "model.balance: with model.routing expert_choice every expert"},
+        {{"model.gate_noise=true", "model.routing=expert_choice"}, "model.gate_noise: experts"},
+        {{"model.cv_coef=0.1"}, "model.cv_coef: needs model.gate_noise"},
+        {{"model.cv_coef=0.1", "model.gate_noise=true", "model.top_k=4"},
+         "model.cv_coef: needs model.top_k below n_experts"},
+        {{"model.cv_coef=0.1", "model.gate_noise=true", "model.bias_rate=0.1"},
+         "model.cv_coef: its load is that of the k largest noisy logits"},
+        {{"model.cv_coef=0.1", "model.gate_noise=true", "model.top_p=0.1"}, "model.cv_coef: its"},
+        {{"model.routed_scale=0"}, "model.routed_scale"},
+        {{"model.n_experts=0", "model.top_k=0", "model.expert_width=0", "model.gate_noise=true"},
+         "model.gate_noise: there are no experts"},
+        {{"model.n_experts=0", "model.top_k=0", "model.expert_width=0", "model.routed_scale=2"},
+         "model.routed_scale: there are no experts"},
+    };
+    (void)state;
+    write_file(at("c.yaml"), GOOD);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        RunConfig c;
+        Err e = {0};
+        int n = 0;
+        while (cases[i].overrides[n]) n++;
+        assert_int_equal(run_config_read(&c, at("c.yaml"), cases[i].overrides, n, &e), -1);
+        assert_has(e.message, cases[i].message);
+    }
+    RunConfig c;
+    static const char *const together[] = {
+        "model.routing=dropless", "model.router_score=sigmoid", "model.bias_rate=0.001",
+        "model.expert_blocks=2", "model.top_expert_blocks=1", "model.routed_scale=2.5",
+        "model.balance=global", "model.gate_noise=true", "model.entropy_coef=0.1"};
+    read_good(&c, together, sizeof together / sizeof *together);
+    assert_int_equal(c.model.router_score, SCORE_SIGMOID);
+    assert_int_equal(c.model.balance, BALANCE_GLOBAL);
 }
 
 /* A combination names file and line of the key that is to blame. */
@@ -115,16 +185,18 @@ static void test_names_line(void **state)
 /* The resolved text reads back to the same bytes, and resolving again changes nothing. */
 static void test_resolved_text(void **state)
 {
-    static const char *const odd[] = {"optim.lr=0.0012345678901234567", "train.minutes=0.1"};
+    static const char *const odd[] = {"optim.lr=0.0012345678901234567", "train.minutes=0.1",
+                                      "optim.lr_ratio.expert=0.31", "optim.decay.norm=true"};
     RunConfig c, again;
     Err e = {0};
     (void)state;
-    read_good(&c, odd, 2);
+    read_good(&c, odd, 4);
     char *text = conf_write(run_config_table(), &c);
     assert_int_equal(run_config_read_text(&again, text, "text", &e), 0);
     char *text2 = conf_write(run_config_table(), &again);
     assert_string_equal(text, text2);
     assert_true(again.optim.lr == c.optim.lr);
+    assert_true(again.optim.lr_ratio[PARAM_EXPERT] == 0.31 && again.optim.decay[PARAM_NORM]);
     free(text);
     free(text2);
 }
@@ -155,7 +227,7 @@ static void test_resume(void **state)
     const ConfTable *table = run_config_table();
     int may = 0;
     for (int i = 0; i < table->count; i++) may += resume_may_change(table->rows[i].key);
-    assert_int_equal(may, 12); /* each key of the list exists */
+    assert_int_equal(may, 13); /* each key of the list exists */
 }
 
 static void test_length(void **state)
@@ -210,6 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),      cmocka_unit_test(test_micro_batch),
         cmocka_unit_test(test_refuses),       cmocka_unit_test(test_names_line),
+        cmocka_unit_test(test_refuses_routing),
         cmocka_unit_test(test_resolved_text), cmocka_unit_test(test_resume),
         cmocka_unit_test(test_length),        cmocka_unit_test(test_schedule),
         cmocka_unit_test(test_shipped),

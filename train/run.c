@@ -116,7 +116,8 @@ static int open_model(Run *r, Err *e)
     ArenaPlan plan = {0};
     int rc = -1;
     if (count_params(&c->model, &r->params, e)) goto done;
-    if (model_plan(&c->model, &shape, &plan, e) || optimizer_plan(&c->model, &plan, e)) goto done;
+    if (model_plan(&c->model, &shape, &plan, e)) goto done;
+    if (optimizer_plan(&c->model, &c->optim, &plan, e)) goto done;
     r->memory = arena_total(&plan);
     r->model = model_create(r->device, &c->model, &shape, e);
     if (!r->model) goto done;

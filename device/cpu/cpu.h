@@ -49,6 +49,10 @@ static inline int64_t cpu_chunk_begin(int64_t count, int i) { return count * i /
 #define rmsnorm_bwd_cpu CPU_NAME(rmsnorm_bwd_cpu)
 #define swiglu_fwd_cpu CPU_NAME(swiglu_fwd_cpu)
 #define swiglu_bwd_cpu CPU_NAME(swiglu_bwd_cpu)
+#define expert_each_fwd_cpu CPU_NAME(expert_each_fwd_cpu)
+#define expert_each_bwd_cpu CPU_NAME(expert_each_bwd_cpu)
+#define expert_swiglu_fwd_cpu CPU_NAME(expert_swiglu_fwd_cpu)
+#define expert_swiglu_bwd_cpu CPU_NAME(expert_swiglu_bwd_cpu)
 #define qk_fwd_cpu CPU_NAME(qk_fwd_cpu)
 #define qk_bwd_cpu CPU_NAME(qk_bwd_cpu)
 #define attention_fwd_cpu CPU_NAME(attention_fwd_cpu)
@@ -72,6 +76,8 @@ static inline int64_t cpu_chunk_begin(int64_t count, int i) { return count * i /
 #define ce_train_cpu CPU_NAME(ce_train_cpu)
 #define nll_sum_cpu CPU_NAME(nll_sum_cpu)
 #define adamw_cpu CPU_NAME(adamw_cpu)
+#define muon_cpu CPU_NAME(muon_cpu)
+#define clip_cpu CPU_NAME(clip_cpu)
 #define sqsum_cpu CPU_NAME(sqsum_cpu)
 #define cast_cpu CPU_NAME(cast_cpu)
 #define fill_cpu CPU_NAME(fill_cpu)
@@ -95,6 +101,13 @@ int rmsnorm_fwd_cpu(Device *d, NormFwd a, double eps);
 int rmsnorm_bwd_cpu(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd);
 int swiglu_fwd_cpu(Device *d, Tensor h, Tensor gu);
 int swiglu_bwd_cpu(Device *d, Tensor dgu, Tensor dh, Tensor gu);
+int expert_each_fwd_cpu(Device *d, Tensor y, Tensor x, const Tensor *w, Tensor row_begin);
+int expert_each_bwd_cpu(Device *d, EachGrad g, Tensor dy, Tensor x, const Tensor *w,
+                        Tensor row_begin);
+int expert_swiglu_fwd_cpu(Device *d, Tensor h, Tensor gu, const int32_t *widths,
+                          Tensor row_begin);
+int expert_swiglu_bwd_cpu(Device *d, Tensor dgu, Tensor dh, Tensor gu, const int32_t *widths,
+                          Tensor row_begin);
 int qk_fwd_cpu(Device *d, Tensor y, Tensor rstd, Tensor x, Tensor w, const QkOpt *opt);
 int qk_bwd_cpu(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd,
                const QkOpt *opt);
@@ -122,6 +135,8 @@ int ce_bwd_cpu(Device *d, LinearGrad g, Tensor x, Tensor w, Tensor targets, Tens
 int ce_train_cpu(Device *d, CeTrain out, Tensor x, Tensor w, Tensor targets, const CeOpt *opt);
 int nll_sum_cpu(Device *d, Tensor sum, Tensor lse, Tensor target_logit, Tensor targets);
 int adamw_cpu(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
+int muon_cpu(Device *d, MuonTensors t, const MuonOpt *opt, const StepVars *vars);
+int clip_cpu(Device *d, StepVars *vars, Tensor sum, const ClipOpt *opt);
 int sqsum_cpu(Device *d, Tensor sum, Tensor x);
 int cast_cpu(Device *d, Tensor dst, Tensor src);
 int fill_cpu(Device *d, Tensor t, double value);

@@ -35,6 +35,27 @@ typedef struct RefExpert {
 void ref_expert_fwd(const RefExpert *a);
 void ref_expert_bwd(const RefExpert *a);
 
+/* Experts of own widths: expert e with w[e] (out[e], in[e]) on the first columns of its rows of
+ * x (R, I) and y (R, O). */
+typedef struct RefEach {
+    int64_t E, O, I;
+    const int32_t *row_begin;
+    const int64_t *out, *in;
+    double *x, *y, *dy, *dx;
+    double *const *w, *const *dw;
+} RefEach;
+void ref_each_fwd(const RefEach *a);
+void ref_each_bwd(const RefEach *a);
+
+/* SwiGLU of rows of h (R, W), gu (R, 2W), of which expert e uses widths[e] and 2 widths[e]. */
+typedef struct RefEachSwiglu {
+    int64_t E, W;
+    const int32_t *row_begin, *widths;
+    double *gu, *h, *dh, *dgu, *dgu_mag;
+} RefEachSwiglu;
+void ref_each_swiglu_fwd(const RefEachSwiglu *a);
+void ref_each_swiglu_bwd(const RefEachSwiglu *a);
+
 /* x (N, D) = rows `tokens` of w (V, D). */
 typedef struct RefEmbed {
     int64_t N, D;
@@ -167,10 +188,35 @@ typedef struct RefAdamw {
     StepVars vars;
     double *w, *grad, *m, *v;            /* w, m, v updated in place */
     double *w_mag, *m_mag, *v_mag;
+    int64_t runs;                        /* of lr_each, or 0 */
+    const double *each;                  /* (runs) */
 } RefAdamw;
 void ref_adamw(const RefAdamw *a);
 double ref_sqsum(const double *x, int64_t n);
-/* grad_norm, grad_scale and skip of *vars. */
-void ref_clip(StepVars *vars, double sum, double max_norm);
+
+/* The two neighbours of x in bf16 (one, if x is there): away from zero when the part of the step
+ * between them that x has covered, plus bits / 65536, reaches 1. bits below 65536. */
+double ref_round_random(double x, uint32_t bits);
+/* Is `got` that for a number within `error` of x? */
+bool ref_rounds_to(double got, double x, double error, uint32_t bits);
+
+/* n matrices (A, B), always through G = X X^T. */
+typedef struct RefMuon {
+    int64_t n, A, B;
+    MuonOpt opt;
+    StepVars vars;
+    double *w, *grad, *m;    /* w and m updated in place; m unrounded */
+    double *w_mag, *m_mag;   /* an element of O counts with its matrix's rms at least */
+    double *o;               /* (n, A, B) the orthogonalised updates */
+    int64_t runs;            /* of lr_each, or 0 */
+    const double *each;      /* (runs) */
+} RefMuon;
+void ref_muon(const RefMuon *a);
+
+/* grad_norm, grad_scale, skip, z_norm and z_loss of *vars. history: the norms and mean losses taken
+ * in so far, oldest first (2, taken); appended to by the caller if the result is true. loss: the
+ * two sums, or NULL. */
+bool ref_clip(StepVars *vars, double sum, const ClipOpt *opt, const double *loss,
+              const double *norms, const double *losses, int64_t taken);
 
 #endif
