@@ -131,7 +131,7 @@ static int encode_source(Encoder *x, Err *e)
 {
     Document document;
     int more, rc = 0;
-    while (!rc && (more = source_next(x->plan->source, &document, e)) != 0) {
+    while (!rc && (more = sieve_next(x->plan->sieve, &document, e)) != 0) {
         rc = more < 0 ? -1 : add_item(x, &document, e);
         if (!rc && (x->count == BATCH_DOCS || x->used >= BATCH_BYTES)) rc = flush_batch(x, e);
     }

@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "data/manifest.h"
-#include "data/source.h"
+#include "data/sieve.h"
 #include "data/tokenizer.h"
 
 /* The splits of a prepared folder. */
@@ -16,7 +16,7 @@ extern const char *const SPLIT_NAME[SPLITS];
 
 typedef struct EncodePlan {
     const Tokenizer *tokenizer;
-    Source *source;
+    Sieve *sieve;         /* a reading has begun */
     const char *folder;   /* where the shards are made */
     const char *about;    /* noted in every shard */
     double val_fraction;
@@ -26,7 +26,7 @@ typedef struct EncodePlan {
 /* Is the document held out? Decided by the hash of its text: copies of a document stay together. */
 bool encode_is_val(const Document *document, double val_fraction);
 
-/* Encodes all documents, in parallel, and writes them in the order of the source; appends the
+/* Encodes all documents, in parallel, and writes them in the order of the sieve; appends the
  * shards to *manifest, which the caller frees. The result does not depend on the threads. */
 int encode_all(const EncodePlan *plan, Manifest *manifest, Err *e);
 

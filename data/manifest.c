@@ -35,6 +35,7 @@ int manifest_add(Manifest *manifest, const char *file, const ShardInfo *info, Er
 void manifest_free(Manifest *manifest)
 {
     free(manifest->shard);
+    json_decref(manifest->filters);
     *manifest = (Manifest){0};
 }
 
@@ -73,6 +74,7 @@ int manifest_write(const Manifest *manifest, const char *folder, const char *con
         "file", MANIFEST_TOKENIZER, "hash", hash_json(m->tokenizer_hash), "vocab_size",
         (json_int_t)m->vocab_size, "bos", (json_int_t)m->bos, "eos", (json_int_t)m->eos, "shards",
         shards, "skipped", (json_int_t)m->skipped, "inputs", names);
+    if (root && m->filters) json_object_set(root, "filters", m->filters);
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     int rc = text ? io_write_atomic(path, text, strlen(text), e) : err_set(e, "out of memory");
     free(text);

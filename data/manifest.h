@@ -5,6 +5,7 @@
 #ifndef ISOMOE_DATA_MANIFEST_H
 #define ISOMOE_DATA_MANIFEST_H
 
+#include <jansson.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -28,6 +29,7 @@ typedef struct Manifest {
     int64_t skipped;      /* bad documents that were left out */
     ManifestShard *shard; /* (count) owned; in order of their names */
     int count;
+    json_t *filters;      /* owned; noted for people, not read back; NULL: no filters */
 } Manifest;
 
 /* "<split>-<number, five digits or more>.h5" */

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/utf8.h"
 #include "data/encode.h"
+#include "data/filter_note.h"
 #include "data/inputs.h"
 #include "data/manifest.h"
 #include "data/reservoir.h"
@@ -36,6 +37,7 @@ typedef struct Prepare {
     char staging[IO_PATH_MAX], model[IO_PATH_MAX], spool[IO_PATH_MAX];
     char about[SHARD_SOURCE];
     Tokenizer *tokenizer;
+    Sieve *sieve;
     Manifest manifest;
 } Prepare;
 
@@ -160,15 +162,27 @@ static int check_stdin(Prepare *p, Err *e)
     return 0;
 }
 
+/* Have the filters left anything? */
+static int check_filtered(const Prepare *p, Err *e)
+{
+    const SieveResult *r = sieve_result(p->sieve);
+    int64_t kept = r->documents;
+    for (int f = 0; f < FILTERS; f++) kept -= r->removed[f].documents;
+    if (kept || !r->documents) return 0;
+    err_set(e, "%s: the filters took out all %lld documents", p->about, (long long)r->documents);
+    return err_hint(e, "--dry-run-filters shows which; --filter-report names each");
+}
+
 /* Samples the training split: what is held out must not shape the tokenizer. */
 static int sample_inputs(Prepare *p, Sample *sample, Err *e)
 {
     BadPolicy policy = p->o->skip_bad ? BAD_QUIET : BAD_FAILS;
     Source *source = source_open(&p->inputs, p->o->text_key, policy, e);
     if (!source) return -1;
+    sieve_begin(p->sieve, source, &p->inputs);
     Document document;
     int more, rc = 0;
-    while (!rc && (more = source_next(source, &document, e)) != 0) {
+    while (!rc && (more = sieve_next(p->sieve, &document, e)) != 0) {
         if (more < 0) rc = -1;
         else if (!encode_is_val(&document, p->o->val_fraction))
             rc = sample_add(sample, document.text, document.size, e);
@@ -182,7 +196,7 @@ static int train_tokenizer(Prepare *p, Err *e)
     Sample *sample = sample_create(SAMPLE_BYTES);
     TrainText *texts = NULL;
     int n = 0, rc = sample ? 0 : err_set(e, "out of memory");
-    if (!rc) rc = sample_inputs(p, sample, e);
+    if (!rc) rc = sample_inputs(p, sample, e) || check_filtered(p, e) ? -1 : 0;
     if (!rc) rc = sample_texts(sample, &texts, &n, e);
     if (!rc) {
         log_info("training a tokenizer of %d pieces", p->o->vocab_size);
@@ -222,7 +236,8 @@ static int check_options(const PrepareOptions *o, Err *e)
         return err_set(e, "val_fraction %g: must be from 0 to below 1", o->val_fraction);
     if (o->shard_tokens < 1)
         return err_set(e, "shard_tokens %lld: must be at least 1", (long long)o->shard_tokens);
-    return o->tokenizer ? 0 : tokenizer_check_vocab(o->vocab_size, e);
+    if (filter_check(&o->filter, e)) return -1;
+    return o->tokenizer || o->dry_run ? 0 : tokenizer_check_vocab(o->vocab_size, e);
 }
 
 /* Names of the inputs, cut at what fits. */
@@ -264,7 +279,8 @@ static int encode_inputs(Prepare *p, Err *e)
     BadPolicy policy = p->o->skip_bad ? BAD_WARNS : BAD_FAILS;
     Source *source = source_open(&p->inputs, p->o->text_key, policy, e);
     if (!source) return -1;
-    EncodePlan plan = {p->tokenizer, source, p->staging, p->about, p->o->val_fraction,
+    sieve_begin(p->sieve, source, &p->inputs);
+    EncodePlan plan = {p->tokenizer, p->sieve, p->staging, p->about, p->o->val_fraction,
                        p->o->shard_tokens};
     Manifest *m = &p->manifest;
     m->tokenizer_hash = tokenizer_hash(p->tokenizer);
@@ -272,6 +288,10 @@ static int encode_inputs(Prepare *p, Err *e)
     m->bos = tokenizer_bos(p->tokenizer);
     m->eos = tokenizer_eos(p->tokenizer);
     int rc = encode_all(&plan, m, e);
+    if (!rc && filter_any(&p->o->filter)) {
+        m->filters = filter_note(&p->o->filter, sieve_result(p->sieve));
+        if (!m->filters) rc = err_set(e, "out of memory");
+    }
     m->skipped = source_skipped(source);
     source_close(&source);
     if (m->count) qsort(m->shard, (size_t)m->count, sizeof *m->shard, by_name);
@@ -280,6 +300,7 @@ static int encode_inputs(Prepare *p, Err *e)
 
 static int check_result(const Prepare *p, const PrepareResult *r, Err *e)
 {
+    if (check_filtered(p, e)) return -1;
     if (!r->documents)
         return err_set(e, "%s: no documents (%lld bad ones skipped)", p->about,
                        (long long)r->skipped);
@@ -294,6 +315,25 @@ static int check_result(const Prepare *p, const PrepareResult *r, Err *e)
     return 0;
 }
 
+/* The filters alone. */
+static int count_only(Prepare *p, PrepareResult *result, Err *e)
+{
+    Document document;
+    int more;
+    Source *source = source_open(&p->inputs, p->o->text_key,
+                                 p->o->skip_bad ? BAD_WARNS : BAD_FAILS, e);
+    if (!source) return -1;
+    sieve_begin(p->sieve, source, &p->inputs);
+    while ((more = sieve_next(p->sieve, &document, e)) > 0) {
+        result->documents++;
+        result->bytes += (int64_t)document.size;
+    }
+    result->skipped = source_skipped(source);
+    result->filter = *sieve_result(p->sieve);
+    source_close(&source);
+    return more;
+}
+
 static int run(Prepare *p, PrepareResult *result, Err *e)
 {
     double begin = log_seconds();
@@ -302,9 +342,13 @@ static int run(Prepare *p, PrepareResult *result, Err *e)
     describe_inputs(p);
     if (p->inputs.ignored)
         log_info("%d files with other suffixes are ignored", p->inputs.ignored);
+    p->sieve = sieve_create(&p->o->filter, e);
+    if (!p->sieve) return -1;
+    if (p->o->dry_run) return count_only(p, result, e);
     if (open_folder(p, e) || check_stdin(p, e) || open_tokenizer(p, e)) return -1;
     if (encode_inputs(p, e)) return -1;
     count_manifest(&p->manifest, result);
+    result->filter = *sieve_result(p->sieve);
     if (check_result(p, result, e) || commit(p, e)) return -1;
     log_info("%lld documents, %.3f MB, %lld tokens in %.1f s", (long long)result->documents,
              1e-6 * (double)result->bytes, (long long)(result->train_tokens + result->val_tokens),
@@ -319,6 +363,7 @@ int prepare_run(const PrepareOptions *options, PrepareResult *result, Err *e)
     int rc = run(&p, result, e);
     if (p.staging[0]) io_remove_tree(p.staging, NULL);
     tokenizer_close(&p.tokenizer);
+    sieve_destroy(&p.sieve);
     manifest_free(&p.manifest);
     inputs_free(&p.inputs);
     if (p.lock >= 0) close(p.lock);

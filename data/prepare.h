@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "data/sieve.h"
 
 typedef struct PrepareOptions {
     const char *const *inputs; /* .txt .jsonl .gz .zst, folders, "-" for stdin */
@@ -18,14 +19,19 @@ typedef struct PrepareOptions {
     const char *text_key;      /* .jsonl: the member that holds the text; default "text" */
     bool skip_bad;             /* count bad documents and go on instead of failing */
     bool overwrite;
+    bool dry_run;              /* run the filters and count; nothing is made, `out` is not used */
+    FilterOptions filter;      /* all zero: none */
 } PrepareOptions;
 
 typedef struct PrepareResult {
     int64_t documents, skipped, bytes, train_tokens, val_tokens, val_bytes;
     int train_shards, val_shards;
+    SieveResult filter; /* all zero without filters; else its documents = those above + removed */
 } PrepareResult;
 
-/* Fails with file and position (line, byte); nothing already complete in `out` is lost: shards are
+/* Filters look at the documents in input order, before anything else does: the tokenizer is trained
+ * on, and the held-out share is taken of, what they keep.
+ * Fails with file and position (line, byte); nothing already complete in `out` is lost: shards are
  * written under temporary names and renamed; a manifest (prepare.json) is renamed in last. */
 int prepare_run(const PrepareOptions *options, PrepareResult *result, Err *e);
 

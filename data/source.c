@@ -56,6 +56,8 @@ void source_close(Source **source)
 
 int64_t source_skipped(const Source *source) { return source->skipped; }
 
+int source_file(const Source *source) { return source->next_file - 1; }
+
 static const char *file_name(const Source *s)
 {
     return strcmp(s->file->path, "-") ? s->file->path : "standard input";

@@ -41,4 +41,7 @@ int source_next(Source *source, Document *out, Err *e);
 
 int64_t source_skipped(const Source *source); /* bad documents passed over so far */
 
+/* The file, by its place in the list, of the document handed out last. */
+int source_file(const Source *source);
+
 #endif

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "base/philox.h"
+#include "train/bits.h"
 #include "train/heldout.h"
 #include "train/json_out.h"
 #include "train/open_run.h"
@@ -276,6 +277,159 @@ static void prepare_refuses(void **state)
     RUN_CODE(1, "prepare", at("none.txt"), "--out", at("x"));
 }
 
+/* Bits a byte of a text from logits: windows of SEQ_LEN inputs of BOS and the text's tokens. */
+static double bits_of(OpenRun *r, const Tokenizer *tokenizer, Document d, int64_t *tokens)
+{
+    Err e = {0};
+    int32_t *ids;
+    int64_t n, V = r->config.model.vocab_size;
+    double nats = 0;
+    float *logits = malloc((size_t)(SEQ_LEN * V) * sizeof *logits);
+    assert_int_equal(tokenizer_encode(tokenizer, d.text, d.size, &ids, &n, &e), 0);
+    for (int64_t begin = 0; begin < n; begin += SEQ_LEN) {
+        int32_t inputs[SEQ_LEN];
+        for (int64_t t = 0; t < SEQ_LEN; t++) { /* behind the end: anything, it is not looked at */
+            int64_t i = begin + t - 1;
+            inputs[t] = i < 0 ? tokenizer_bos(tokenizer) : i < n ? ids[i] : 7;
+        }
+        model_logits(r->model, &(MicroBatch){.B = 1, .tokens = inputs}, logits);
+        for (int64_t t = 0; t < SEQ_LEN && begin + t < n; t++)
+            nats += nll_of(logits + t * V, V, ids[begin + t]);
+    }
+    *tokens = n;
+    free(ids);
+    free(logits);
+    return nats / log(2) / (double)d.size;
+}
+
+/* Bytes of the shortest beginning of the text that has n tokens. */
+static size_t size_of(const Tokenizer *tokenizer, const char *text, int64_t n)
+{
+    for (size_t size = 1; text[size]; size++) {
+        Err e = {0};
+        int32_t *ids;
+        int64_t count;
+        if ((text[size] & 0xC0) == 0x80) continue;
+        assert_int_equal(tokenizer_encode(tokenizer, text, size, &ids, &count, &e), 0);
+        free(ids);
+        if (count == n) return size;
+    }
+    fail_msg("no beginning of the text has %lld tokens", (long long)n);
+    return 0;
+}
+
+static void bits_of_documents(void **state)
+{
+    (void)state;
+    enum { DOCS = 40 };
+    Err e = {0};
+    OpenRun r;
+    Tokenizer *tokenizer;
+    Document d[DOCS];
+    double all[DOCS], one;
+    char *text = read_file(at("text.jsonl"), NULL);
+    int64_t tokens, whole = 0, less = 0, more = 0;
+    open_here(&r, &tokenizer, NULL);
+    size_t size = 1;
+    for (int i = 0; i < DOCS; i++, size += 10) { /* one byte to three windows, and one window */
+        while ((text[12 + size] & 0xC0) == 0x80) size++;
+        d[i] = (Document){text + 12, size};
+    }
+    d[1].size = size_of(tokenizer, text + 12, SEQ_LEN);
+    Bits *bits = bits_open(at("run"), NULL, &e);
+    if (!bits) fail_msg("%s", e.message);
+    assert_int_equal(bits_score(bits, d, DOCS, all, &e), 0);
+    for (int i = 0; i < DOCS; i++) {
+        assert_close(all[i], bits_of(&r, tokenizer, d[i], &tokens));
+        whole += tokens == SEQ_LEN;
+        less += tokens < SEQ_LEN;
+        more += tokens > SEQ_LEN;
+        assert_int_equal(bits_score(bits, &d[i], 1, &one, &e), 0);
+        assert_true(one == all[i]); /* to the bit, whatever is scored beside it */
+    }
+    assert_true(whole && less && more);
+    bits_close(&bits);
+    assert_null(bits_open(at("nothing"), NULL, &e));
+    free(text);
+    tokenizer_close(&tokenizer);
+    open_run_close(&r);
+}
+
+static void prepare_filters(void **state)
+{
+    (void)state;
+    RUN_CODE(0, "prepare", at("text.jsonl"), "--bpb-model", at("run"), "--max-bpb", "100",
+             "--near-duplicates", "--gopher-repetition", "--dry-run-filters");
+    assert_has(program_out, "taken out by");
+    assert_has(program_out, "bits_per_byte                         0                0     0.00%");
+    assert_has(program_out, "finding duplicates took");
+    RUN_CODE(1, "prepare", at("text.jsonl"), "--out", at("none"), "--bpb-model", at("run"),
+             "--max-bpb", "0.01", "--filter-report", at("why.jsonl"));
+    assert_has(program_err, "the filters took out all 300 documents");
+    Err e = {0};
+    Bits *bits = bits_open(at("run"), NULL, &e);
+    json_error_t error;
+    FILE *text = fopen(at("text.jsonl"), "r"), *why = fopen(at("why.jsonl"), "r");
+    double lowest = INFINITY, highest = 0, value;
+    for (int i = 0; i < DOCUMENTS; i++) {
+        json_t *line = json_loadf(text, JSON_DISABLE_EOF_CHECK, &error);
+        json_t *said = json_loadf(why, JSON_DISABLE_EOF_CHECK, &error);
+        json_t *member = json_object_get(line, "text");
+        Document d = {json_string_value(member), json_string_length(member)};
+        assert_int_equal(bits_score(bits, &d, 1, &value, &e), 0);
+        assert_true(report_number(said, "value") == value);
+        lowest = fmin(lowest, value);
+        highest = fmax(highest, value);
+        json_decref(line);
+        json_decref(said);
+    }
+    fclose(text);
+    fclose(why);
+    bits_close(&bits);
+    char limit[64];
+    snprintf(limit, sizeof limit, "%.17g", lowest); /* a limit itself is kept */
+    RUN_CODE(0, "prepare", at("text.jsonl"), "--bpb-model", at("run"), "--bpb-data", at("data"),
+             "--max-bpb", limit, "--dry-run-filters", "--json");
+    json_t *result = json_loads(program_out, 0, NULL);
+    assert_true(report_number(result, "documents") == 1 && highest > lowest);
+    json_decref(result);
+}
+
+static void prepare_refuses_filters(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *option[4];
+        const char *says;
+    } bad[] = {
+        {{"--max-words", "1", "--min-words=2"}, "filter words: keeps from 2 to 1: nothing"},
+        {{"--max-symbols", "1.5"}, "filter symbols: a limit of 1.5"},
+        {{"--scripts", "latin,klingon"}, "'klingon' is none"},
+        {{"--scripts", ""}, "'' is none"},
+        {{"--min-script-share", "0.2"}, "--min-script-share: does nothing without --scripts"},
+        {{"--max-top-words", "0.2,0.1"}, "needs 3 shares"},
+        {{"--max-top-words", "0.2,0.1,0.1,0.1"}, "needs 3 shares"},
+        {{"--max-dup-words", "1,1,1,1,1,2"}, "needs 6 shares"},
+        {{"--max-bpb", "2"}, "--max-bpb: does nothing without --bpb-model"},
+        {{"--bpb-model", "x"}, "--bpb-model: does nothing without"},
+        {{"--bpb-model", "x", "--max-bpb=3"}, "x"},
+        {{"--near-bands", "20"}, "--near-bands: does nothing without --near-duplicates"},
+        {{"--near-duplicates", "--near-bands=0"}, "--near-bands 0: must be from 1"},
+        {{"--near-duplicates", "--near-bands=999", "--near-rows=9"}, "999 bands of 9 rows"},
+        {{"--near-duplicates", "--near-likeness=0"}, "likeness of 0"},
+        {{"--exact-duplicates", "--dedup-memory=0"}, "--dedup-memory 0: must be from 1"},
+        {{"--dedup-memory", "1"}, "--dedup-memory: does nothing without"},
+        {{"--filter-report", "x"}, "there is no filter"},
+        {{"--dry-run-filters"}, "there is no filter"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const char *const *o = bad[i].option;
+        int code = RUN("prepare", at("text.jsonl"), "--out", at("x"), o[0], o[1], o[2]);
+        if (code != (strcmp(bad[i].says, "x") ? 2 : 1)) fail_msg("%s: exit %d", o[0], code);
+        assert_has(program_err, bad[i].says);
+    }
+}
+
 static void report_of_a_real_run(void **state)
 {
     (void)state;
@@ -299,6 +453,9 @@ int main(void)
         cmocka_unit_test(the_seed_decides_the_text),
         cmocka_unit_test(generate_refuses),
         cmocka_unit_test(prepare_refuses),
+        cmocka_unit_test(bits_of_documents),
+        cmocka_unit_test(prepare_filters),
+        cmocka_unit_test(prepare_refuses_filters),
         cmocka_unit_test(report_of_a_real_run),
     };
     int failed = cmocka_run_group_tests_name("commands on a model", tests, set_up, help_end);

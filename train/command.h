@@ -22,7 +22,7 @@ typedef struct OptionRow {
     const char *help;    /* one line */
 } OptionRow;
 
-enum { COMMAND_MAX_OPTIONS = 16, COMMAND_MAX_ARGUMENTS = 256 };
+enum { COMMAND_MAX_OPTIONS = 48, COMMAND_MAX_ARGUMENTS = 256 };
 
 /* The parsed command line. Values by the option's place in the command's row. */
 typedef struct Arguments {
@@ -50,7 +50,7 @@ typedef struct CommandRow {
 
 /* The commands, each in its own train/cmd_*.c, listed in train/commands.c. */
 extern const CommandRow command_train, command_plan, command_info, command_prepare, command_eval,
-    command_generate, command_report;
+    command_generate, command_report, command_upcycle;
 
 /* Parses and runs; prints errors as one message. The program's main calls it. */
 int command_main(int argc, char **argv);
