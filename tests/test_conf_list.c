@@ -64,7 +64,8 @@ static const ConfTable *table(void)
     static char keys[ROWS][CONF_LIST_KEY];
     static ConfTable made;
     rows[SEED] = (ConfRow){"seed", CONF_INT, offsetof(Settings, seed), "0", 1, 0, NULL, "a seed"};
-    rows[WIDTH] = (ConfRow){"data.width", CONF_INT, offsetof(Settings, width), "1", 1, 0, NULL, "w"};
+    rows[WIDTH] = (ConfRow){"data.width", CONF_INT, offsetof(Settings, width), "1", 1, 0, NULL,
+                            "a width"};
     int n = LIST;
     n += conf_list_rows(&sources, rows + n, ROWS - n, keys);
     n += conf_list_rows(&stages, rows + n, ROWS - n, keys + SOURCES * SOURCE_ROWS);
@@ -125,8 +126,8 @@ static void test_reads_elements(void **state)
 static void test_unknown_keys(void **state)
 {
     (void)state;
-    refuse(TWO "    - {name: x, wieght: 1}\n", "c.yaml:7: unknown key 'data.sources[2].wieght'; did "
-           "you mean 'data.sources[2].weight'?",
+    refuse(TWO "    - {name: x, wieght: 1}\n", "c.yaml:7: unknown key 'data.sources[2].wieght'; "
+           "did you mean 'data.sources[2].weight'?",
            "hint: keys of section 'data.sources[2]': name, weight, on, mode");
     refuse("data:\n  sorces: []\n", "c.yaml:2: unknown key 'data.sorces'; did you mean "
            "'data.sources'?", "");

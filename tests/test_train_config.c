@@ -4,6 +4,7 @@
 #include "model/count.h"
 #include "train/length.h"
 #include "train/resume.h"
+#include "train/run_data.h"
 
 #define MODEL                                                                                      \
     "model: {vocab_size: 512, d_model: 32, n_layers: 2, n_heads: 4, n_kv_heads: 2,\n"              \
@@ -95,6 +96,89 @@ static void test_refuses(void **state)
     }
 }
 
+#define SOURCES                                                                                    \
+    "data:\n  seq_len: 64\n  sources:\n  - {name: web, path: a, weight: 3}\n"                      \
+    "  - {name: code, path: b, weight: 1}\n  - {name: best, path: c, weight: 0}\n"
+
+static void test_sources(void **state)
+{
+    static const struct {
+        const char *overrides[3];
+        int n;
+        const char *message;
+    } cases[] = {
+        {{"data.train=x"}, 1, "command line: data.train: is given beside data.sources: give one"},
+        {{"data.sources[1].name=web"}, 1, "command line: data.sources[1].name: 'web' is the name "
+                                          "of data.sources[0] too"},
+        {{"data.sources[1].name="}, 1, "command line: data.sources[1].name: is empty"},
+        {{"data.sources[1].name=a b"}, 1, "data.sources[1].name: 'a b' has more than letters"},
+        {{"data.sources[2].path="}, 1, "command line: data.sources[2].path: is empty"},
+        {{"data.sources[0].weight=0", "data.sources[1].weight=0"}, 2, "command line: data.sources"
+                                          "[0].weight: no source has a weight above 0"},
+        {{"data.sources[1].weight=-1"}, 1, "data.sources[1].weight: '-1' is out of range"},
+        {{"data.sources[3].weight=1"}, 1, "data.sources has 3 elements"},
+    };
+    RunConfig c;
+    (void)state;
+    write_file(at("s.yaml"), MODEL SOURCES "train: {out: run, steps: 200, batch: 16}\n");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Err e = {0};
+        assert_int_equal(run_config_read(&c, at("s.yaml"), cases[i].overrides, cases[i].n, &e), -1);
+        assert_has(e.message, cases[i].message);
+    }
+    Err e = {0};
+    if (run_config_read(&c, at("s.yaml"), NULL, 0, &e)) fail_msg("%s", e.message);
+    LoaderOptions o = run_data_options(&c, "train");
+    assert_true(o.n_sources == 3 && o.shuffle);
+    assert_true(o.source[0].weight == 3 && o.source[2].weight == 0);
+    o = run_data_options(&c, "val"); /* the weights of data.sources; not those of weight 0 */
+    assert_true(o.n_sources == 2 && o.source[0].weight == 3 && o.source[1].weight == 1);
+    assert_string_equal(o.source[1].path, "b");
+    assert_false(o.shuffle);
+    const char *held = "data.val=held";
+    assert_int_equal(run_config_read(&c, at("s.yaml"), &held, 1, &e), 0);
+    o = run_data_options(&c, "val");
+    assert_true(o.n_sources == 1 && o.source[0].weight == 1);
+    assert_string_equal(o.source[0].path, "held");
+    write_file(at("s.yaml"), MODEL "data: {seq_len: 64}\ntrain: {out: run, steps: 9, batch: 16}\n");
+    assert_int_equal(run_config_read(&c, at("s.yaml"), NULL, 0, &e), -1);
+    assert_has(e.message, "data.train (default): is empty, and there are no data.sources");
+}
+
+static void test_weights_text(void **state)
+{
+    static const char *const bad[][2] = {
+        {"web", "'web' is not of the form source=weight"},
+        {"web=1 codes=2", "'codes' is the name of none of the data.sources"},
+        {"we=1", "'we' is the name of none"},
+        {"=1", "'' is the name of none"},
+        {"web=", "'web=': the weight must be a number"},
+        {"web=x", "'web=x': the weight must be a number"},
+        {"web=0x1", "'web=0x1': the weight must be a number"},
+        {"web=1e400", "must be a number from 0"},
+        {"web=-1", "must be a number from 0"},
+        {"web=nan", "must be a number from 0"},
+        {"web=1,code=2", "'web=1,code=2': the weight must be a number"},
+        {"web=1 web=2", "names source 'web' twice"},
+        {"web=0 code=0", "gives no source a weight above 0"},
+        {"", "gives no source a weight above 0"},
+    };
+    RunConfig c;
+    double w[LOADER_MAX_SOURCES];
+    Err e = {0};
+    (void)state;
+    write_file(at("s.yaml"), MODEL SOURCES "train: {out: run, steps: 200, batch: 16}\n");
+    if (run_config_read(&c, at("s.yaml"), NULL, 0, &e)) fail_msg("%s", e.message);
+    RunCheck k = {NULL, "p", &e};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(run_data_weights(&c, bad[i][0], "train.out", k, w), -1);
+        assert_has(e.message, bad[i][1]);
+        assert_has(e.message, "p: train.out: ");
+    }
+    assert_int_equal(run_data_weights(&c, "  best=0.25\tweb=1e-1 ", "train.out", k, w), 0);
+    assert_true(w[0] == 0.1 && w[1] == 0 && w[2] == 0.25 && w[3] == 0);
+}
+
 /* A combination names file and line of the key that is to blame. */
 static void test_names_line(void **state)
 {
@@ -155,7 +239,7 @@ static void test_resume(void **state)
     const ConfTable *table = run_config_table();
     int may = 0;
     for (int i = 0; i < table->count; i++) may += resume_may_change(table->rows[i].key);
-    assert_int_equal(may, 12); /* each key of the list exists */
+    assert_int_equal(may, 12 + RUN_SOURCES); /* each key of the list exists */
 }
 
 static void test_length(void **state)
@@ -212,7 +296,8 @@ int main(void)
         cmocka_unit_test(test_refuses),       cmocka_unit_test(test_names_line),
         cmocka_unit_test(test_resolved_text), cmocka_unit_test(test_resume),
         cmocka_unit_test(test_length),        cmocka_unit_test(test_schedule),
-        cmocka_unit_test(test_shipped),
+        cmocka_unit_test(test_shipped),       cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_weights_text),
     };
     return cmocka_run_group_tests(tests, help_begin, help_end);
 }

@@ -10,12 +10,14 @@
 #include "train/heldout.h"
 #include "train/json_out.h"
 #include "train/open_run.h"
+#include "train/run_data.h"
 
 enum { OPT_DATA, OPT_SEQUENCES, OPT_XZ, OPT_JSON };
 
 typedef struct Evaluation {
     OpenRun run;
-    const char *data;   /* folder with tokenizer and val shards */
+    const char *data;   /* folder with tokenizer and val shards (of several: the first) */
+    bool given;         /* by --data; else it is the run's held-out text */
     Loader *loader;
     Tokenizer *tokenizer;
     FILE *text;         /* held-out text for xz; or NULL */
@@ -26,11 +28,11 @@ typedef struct Evaluation {
 
 static int open_data(Evaluation *v, Err *e)
 {
-    const DataConfig *data = &v->run.config.data;
-    LoaderOptions options = {
-        .source = {{v->data, 1}}, .n_sources = 1, .split = "val", .seq_len = data->seq_len,
-        .vocab_size = v->run.config.model.vocab_size, .prefetch = false,
-    };
+    LoaderOptions options = run_data_options(&v->run.config, "val");
+    if (v->given) {
+        options.source[0] = (LoaderSource){v->data, 1};
+        options.n_sources = 1;
+    }
     v->loader = loader_open(&options, e);
     if (!v->loader) return -1;
     v->tokenizer = open_run_tokenizer(&v->run, v->data, e);
@@ -127,7 +129,8 @@ static int run(const Arguments *a, Err *e)
         return EXIT_MISUSE;
     }
     if (open_run(&v.run, a->free[0], e)) goto done;
-    v.data = a->text[OPT_DATA] ? a->text[OPT_DATA] : v.run.config.data.val;
+    v.given = a->text[OPT_DATA] != NULL;
+    v.data = v.given ? a->text[OPT_DATA] : run_data_path(&v.run.config, "val");
     int64_t asked = a->text[OPT_SEQUENCES] ? a->number[OPT_SEQUENCES]
                                            : v.run.config.train.eval_sequences;
     if (evaluate(&v, asked, a->number[OPT_XZ] != 0, e) || save(&v, e)) goto done;

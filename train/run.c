@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "train/json_out.h"
 #include "train/resume.h"
+#include "train/run_data.h"
 #include "train/run_folder.h"
 #include "train/version.h"
 
@@ -57,20 +58,6 @@ static int find_start(Run *r, const RunOptions *options, Err *e)
 
 /* ---- What it needs ----------------------------------------------------------------------------*/
 
-static Loader *open_loader(const RunConfig *c, const char *path, const char *split, Err *e)
-{
-    bool train = !strcmp(split, "train");
-    LoaderOptions options = {.source = {{path, 1.0}},
-                             .n_sources = 1,
-                             .split = split,
-                             .seq_len = c->data.seq_len,
-                             .vocab_size = c->model.vocab_size,
-                             .seed = (uint64_t)c->train.seed,
-                             .shuffle = train,
-                             .prefetch = train};
-    return loader_open(&options, e);
-}
-
 /* The data's hashes are the checkpoint's, or become the run's. */
 static int check_hash(const Run *r, const char *what, uint64_t *saved, uint64_t now, Err *e)
 {
@@ -81,31 +68,35 @@ static int check_hash(const Run *r, const char *what, uint64_t *saved, uint64_t 
     hash_hex(now, after);
     err_set(e, "%s: cannot be resumed on other data: the %s's hash was %s, now it is %s", r->folder,
             what, before, after);
-    return err_hint(e, "point data.train and data.val at the data the run began with, or choose "
-                       "another run folder with train.out=...");
+    return err_hint(e, "point data.train or data.sources, and data.val, at the data the run began "
+                       "with, or choose another run folder with train.out=...");
 }
 
 static int open_data(Run *r, Err *e)
 {
     const RunConfig *c = &r->config;
-    r->train = open_loader(c, c->data.train, "train", e);
+    LoaderOptions options = run_data_options(c, "train");
+    r->train = loader_open(&options, e);
     if (!r->train) return -1;
-    r->val = open_loader(c, c->data.val, "val", e);
+    options = run_data_options(c, "val");
+    r->val = loader_open(&options, e);
     if (!r->val) return -1;
     if (check_hash(r, "tokenizer", &r->state.tokenizer_hash, loader_tokenizer_hash(r->train), e) ||
         check_hash(r, "training data", &r->state.data_hash, loader_data_hash(r->train), e) ||
         check_hash(r, "held-out data", &r->state.val_hash, loader_data_hash(r->val), e))
         return -1;
     if (loader_tokenizer_hash(r->val) != r->state.tokenizer_hash)
-        return err_set(e, "%s: made with another tokenizer than %s", c->data.val, c->data.train);
+        return err_set(e, "%s: made with another tokenizer than %s", run_data_path(c, "val"),
+                       run_data_path(c, "train"));
     r->eval_sequences = c->train.eval_sequences;
     if (r->eval_sequences > loader_windows(r->val)) {
         r->eval_sequences = loader_windows(r->val);
         log_warn("%s: has %" PRId64 " held-out sequences, fewer than train.eval_sequences %" PRId64,
-                 c->data.val, r->eval_sequences, c->train.eval_sequences);
+                 run_data_path(c, "val"), r->eval_sequences, c->train.eval_sequences);
     }
     if (r->eval_sequences) return 0;
-    err_set(e, "%s: not one held-out sequence of %" PRId64 " tokens", c->data.val, c->data.seq_len);
+    err_set(e, "%s: not one held-out sequence of %" PRId64 " tokens", run_data_path(c, "val"),
+            c->data.seq_len);
     return err_hint(e, "prepare more text, or with a larger share held out");
 }
 

@@ -6,8 +6,9 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "train/run_data.h"
 
-enum { MAX_ROWS = 96, MICRO_TOKENS = 8192 };
+enum { MAX_ROWS = 256, MICRO_TOKENS = 8192 };
 
 static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const schedules[] = {"wsd", "wsd_sqrt", "cosine", "constant", NULL};
@@ -15,10 +16,10 @@ static const char *const schedules[] = {"wsd", "wsd_sqrt", "cosine", "constant",
 #define AT(field) offsetof(RunConfig, field)
 #define BIG 1e15 /* steps: far from any overflow */
 static const ConfRow own_rows[] = {
-    {"data.train", CONF_TEXT, AT(data.train), NULL, 1, 0, NULL,
-     "folder made by isomoe prepare, or one shard"},
+    {"data.train", CONF_TEXT, AT(data.train), "", 1, 0, NULL,
+     "folder made by isomoe prepare, or one shard; empty: data.sources"},
     {"data.val", CONF_TEXT, AT(data.val), "", 1, 0, NULL,
-     "the same for the held-out text; empty: the val shards of data.train"},
+     "the same for the held-out text; empty: the val shards of what is trained on"},
     {"data.seq_len", CONF_INT, AT(data.seq_len), NULL, 1, 1 << 20, NULL,
      "tokens of a sequence (T)"},
     {"data.mask_documents", CONF_BOOL, AT(data.mask_documents), "true", 1, 0, NULL,
@@ -68,14 +69,34 @@ static const ConfRow own_rows[] = {
 };
 enum { OWN_ROWS = sizeof own_rows / sizeof *own_rows };
 
+#define IN_SOURCE(field) offsetof(SourceConfig, field)
+static const ConfRow source_rows[] = {
+    {"name", CONF_TEXT, IN_SOURCE(name), NULL, 1, 0, NULL, "what records call the source"},
+    {"path", CONF_TEXT, IN_SOURCE(path), NULL, 1, 0, NULL,
+     "folder made by isomoe prepare, or one shard"},
+    {"weight", CONF_FLOAT, IN_SOURCE(weight), NULL, 0, 1e6, NULL,
+     "share of the sequences; only ratios count"},
+};
+enum { SOURCE_ROWS = sizeof source_rows / sizeof *source_rows };
+
+static const ConfList lists[] = {
+    {"data.sources", source_rows, SOURCE_ROWS, RUN_SOURCES, AT(data.source), sizeof(SourceConfig),
+     AT(data.n_sources), "what is trained on, instead of data.train"},
+};
+enum { LISTS = sizeof lists / sizeof *lists };
+
 const ConfTable *run_config_table(void)
 {
     static ConfRow rows[MAX_ROWS];
+    static char keys[MAX_ROWS][CONF_LIST_KEY];
     static ConfTable table;
     if (table.count) return &table;
     int n = model_config_rows(rows, MAX_ROWS - OWN_ROWS, offsetof(RunConfig, model));
     memcpy(rows + n, own_rows, sizeof own_rows);
-    table = (ConfTable){rows, n + OWN_ROWS};
+    n += OWN_ROWS;
+    for (int i = 0; i < LISTS; i++)
+        n += conf_list_rows(&lists[i], rows + n, MAX_ROWS - n, keys + n);
+    table = (ConfTable){rows, n};
     return &table;
 }
 
@@ -98,16 +119,10 @@ static int64_t choose_micro(const RunConfig *c)
     return best;
 }
 
-typedef struct Check { /* what conf_fail needs */
-    const int *lines;
-    const char *path;
-    Err *e;
-} Check;
-
 #define FAIL(check, key, ...)                                                                      \
     conf_fail(run_config_table(), (check).lines, (check).path, key, (check).e, __VA_ARGS__)
 
-static int check_batch(RunConfig *c, Check k)
+static int check_batch(RunConfig *c, RunCheck k)
 {
     long long T = c->data.seq_len, R = group_tokens(c), batch = c->train.batch;
     if (R > 1 && R % T && T % R)
@@ -133,7 +148,7 @@ static int check_batch(RunConfig *c, Check k)
     return 0;
 }
 
-static int check_schedule(const RunConfig *c, Check k)
+static int check_schedule(const RunConfig *c, RunCheck k)
 {
     long long steps = c->train.steps, warmup = c->optim.warmup_steps, decay = c->optim.decay_steps;
     bool wsd = c->optim.schedule == SCHEDULE_WSD || c->optim.schedule == SCHEDULE_WSD_SQRT;
@@ -145,11 +160,11 @@ static int check_schedule(const RunConfig *c, Check k)
     return 0;
 }
 
-static int check_run(RunConfig *c, Check k)
+static int check_run(RunConfig *c, RunCheck k)
 {
     if (model_config_check(&c->model, run_config_table(), k.lines, k.path, k.e)) return -1;
-    if (!c->data.train[0]) return FAIL(k, "data.train", "is empty");
     if (!c->train.out[0]) return FAIL(k, "train.out", "is empty");
+    if (run_data_check(c, k)) return -1;
     if (!c->data.val[0]) memcpy(c->data.val, c->data.train, sizeof c->data.val);
     const char *device = c->train.device;
     if (strcmp(device, "auto") && strcmp(device, "cpu") && strcmp(device, "cuda"))
@@ -163,7 +178,7 @@ int run_config_read(RunConfig *c, const char *path, const char *const *overrides
     int lines[MAX_ROWS];
     memset(c, 0, sizeof *c);
     if (conf_read(run_config_table(), c, path, overrides, n, lines, e)) return -1;
-    return check_run(c, (Check){lines, path, e});
+    return check_run(c, (RunCheck){lines, path, e});
 }
 
 int run_config_read_text(RunConfig *c, const char *text, const char *name, Err *e)
@@ -171,7 +186,7 @@ int run_config_read_text(RunConfig *c, const char *text, const char *name, Err *
     int lines[MAX_ROWS];
     memset(c, 0, sizeof *c);
     if (conf_read_text(run_config_table(), c, text, name, lines, e)) return -1;
-    return check_run(c, (Check){lines, name, e});
+    return check_run(c, (RunCheck){lines, name, e});
 }
 
 ModelShape run_config_shape(const RunConfig *c)

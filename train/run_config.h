@@ -2,12 +2,23 @@
 #ifndef ISOMOE_TRAIN_RUN_CONFIG_H
 #define ISOMOE_TRAIN_RUN_CONFIG_H
 
+#include "data/loader.h"
 #include "model/config.h"
 #include "optim/optim.h"
 
+enum { RUN_SOURCES = LOADER_MAX_SOURCES };
+
+typedef struct SourceConfig { /* an element of data.sources */
+    char name[CONF_STRING];
+    char path[CONF_STRING];  /* folder made by `isomoe prepare` */
+    double weight;           /* share of the sequences; 0: only in stages that name it */
+} SourceConfig;
+
 typedef struct DataConfig {
-    char train[CONF_STRING]; /* folder made by `isomoe prepare` */
-    char val[CONF_STRING];   /* the same folder by default (its val shards) */
+    char train[CONF_STRING]; /* folder made by `isomoe prepare`; empty: sources */
+    char val[CONF_STRING];   /* data.train by default (its val shards); empty: those of sources */
+    int64_t n_sources;       /* 0: data.train is the one source */
+    SourceConfig source[RUN_SOURCES];
     int64_t seq_len;         /* T */
     bool mask_documents;     /* documents in a sequence do not see each other */
 } DataConfig;
@@ -39,6 +50,12 @@ typedef struct RunConfig {
 } RunConfig;
 
 const ConfTable *run_config_table(void);
+
+typedef struct RunCheck { /* what a check of combinations needs for conf_fail */
+    const int *lines;
+    const char *path;
+    Err *e;
+} RunCheck;
 
 /* Reads, applies overrides, resolves and checks combinations (with file and line). */
 int run_config_read(RunConfig *c, const char *path, const char *const *overrides, int n, Err *e);
