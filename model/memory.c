@@ -184,7 +184,6 @@ static void layout_work(Model *m, Layout *at)
     w->target_logit = take1(at, "target_logit", DT_F32, N);
     w->loss = take1(at, "loss", DT_F64, 2);
     w->rope = take3(at, "rope", DT_F32, positions, c->head_dim / 2, 2);
-    m->vars = take1(at, "step variables", DT_F64, sizeof(StepVars) / 8).data;
     if (!E) return;
     int64_t groups = size_max(1, N / c->routing_group_tokens);
     w->eval_stats = take2(at, "eval_stats", DT_F32, 1, STAT_COUNT);
@@ -220,6 +219,8 @@ void model_layout(Model *m, ArenaPlan *plan, char *base)
 {
     Layout at = {.plan = plan, .base = base, .layer = -1};
     layout_params(m, &at);
+    at.group = "work"; /* first what keeps its place in model_reshape: no shape changes it */
+    m->vars = take1(&at, "step variables", DT_F64, sizeof(StepVars) / 8).data;
     at.group = "activations";
     int64_t layers = m->shape.train ? m->c.n_layers : 1;
     for (int64_t l = 0; l < layers; l++) {
