@@ -13,6 +13,7 @@
 #include "train/json_out.h"
 #include "train/length.h"
 #include "train/progress.h"
+#include "train/run_stage.h"
 #include "train/signals.h"
 
 enum { WARM_STEPS = 2, TIMED_STEPS = 8, TIMED_MIN = 2 };
@@ -45,7 +46,7 @@ static void count_time(Loop *l)
 static void train_micros(Loop *l, const Batch *b)
 {
     const RunConfig *c = &l->r->config;
-    int64_t T = b->T, micro = c->train.micro_batch, n = b->B / micro;
+    int64_t T = b->T, micro = l->r->stage.micro_batch, n = b->B / micro;
     int64_t R = c->model.n_experts ? c->model.routing_group_tokens : b->B * T;
     for (int64_t i = 0; i < n; i++) {
         int64_t at = i * micro * T;
@@ -65,14 +66,16 @@ static int train_step(Loop *l, Err *e)
     Batch b;
     StepVars vars;
     StepResult *now = &l->now;
-    if (loader_batch(r->train, s->sequence, c->train.batch, &b, e)) return -1;
+    int stage = stages_at(c, s->step);
+    if (stage != r->stage.index && run_stage_enter(r, stage, e)) return -1;
+    if (loader_batch(r->train, s->sequence, r->stage.batch, &b, e)) return -1;
     now->lr = schedule_lr(&l->schedule, s->step, run_steps(r));
     optimizer_begin(r->optimizer, (uint64_t)c->train.seed, s->step, now->lr, s->updates,
                     (double)b.n_targets);
     model_zero_grads(r->model);
     train_micros(l, &b);
     optimizer_step(r->optimizer, &vars);
-    model_stats(r->model, (int)(b.B / c->train.micro_batch), &now->stats);
+    model_stats(r->model, (int)(b.B / r->stage.micro_batch), &now->stats);
     now->loss = now->stats.targets > 0 ? now->stats.loss_sum / now->stats.targets : 0;
     now->grad_norm = vars.grad_norm;
     now->skipped = vars.skip != 0;
@@ -185,7 +188,7 @@ static int fit_length(Loop *l, Err *e)
     bool enough = timed >= TIMED_STEPS || (timed >= TIMED_MIN && spent >= TIMED_SECONDS);
     if (!enough && r->state.step < t->steps) return 0;
     Pace pace = {.step = spent / (double)timed, .left = t->minutes * 60 - r->state.seconds};
-    pace.eval = pace.step / 3 * (double)r->eval_sequences / (double)t->batch;
+    pace.eval = pace.step / 3 * (double)r->eval_sequences / (double)r->stage.batch;
     r->state.steps_total = length_fit(t, r->state.step, pace);
     set_length(l);
     log_info("%.3f s a step: %" PRId64 " of %" PRId64 " steps fit into %g minutes; decay over the "
@@ -209,7 +212,7 @@ static json_t *closing_record(const Loop *l, const char *event)
     const TrainState *s = &r->state;
     double rate = s->seconds > 0 ? s->flops / s->seconds : 0;
     return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I,"
-                     " s:I}",
+                     " s:I, s:o*}",
                      "event", event, "step", (json_int_t)s->step, "steps_total",
                      (json_int_t)run_steps(r), "run", json_out_hash(s->run_id), "loss",
                      json_out_real(l->now.loss), "loss_ema", json_out_real(s->loss_ema), "val_loss",
@@ -218,7 +221,8 @@ static json_t *closing_record(const Loop *l, const char *event)
                      "seconds", json_out_real(s->seconds), "tokens_per_s",
                      json_out_real(s->seconds > 0 ? s->tokens / s->seconds : 0), "flops_per_s",
                      json_out_real(rate), "matrix_peak", json_out_real(r->matrix_peak), "params",
-                     (json_int_t)r->params.total, "params_active", (json_int_t)r->params.active);
+                     (json_int_t)r->params.total, "params_active", (json_int_t)r->params.active,
+                     "sources", r->config.data.n_sources ? run_stage_sources(r) : NULL);
 }
 
 /* Writes the closing record and hands it on. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "train/run_data.h"
+#include "train/stages.h"
 
 /* The run folder of <run>/checkpoints/step-000000123. */
 static void find_run(OpenRun *r)
@@ -24,6 +25,7 @@ int open_run(OpenRun *r, const char *path, Err *e)
 {
     *r = (OpenRun){0};
     if (checkpoint_open(path, &r->config, &r->state, r->checkpoint, e)) return -1;
+    stages_settle(&r->config, (int)r->state.stage);
     find_run(r);
     return 0;
 }

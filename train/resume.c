@@ -9,6 +9,7 @@
  * device change no more than the order of sums. The data may move: its hash decides. */
 static const char *const free_keys[] = {
     "data.train",           "data.val",       "data.sources[].path",
+    "stages[].micro_batch",
     "train.out",            "train.steps",
     "train.micro_batch",    "train.device",   "train.threads",   "train.eval_every",
     "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.minutes", NULL,

@@ -14,6 +14,7 @@
 #include "train/resume.h"
 #include "train/run_data.h"
 #include "train/run_folder.h"
+#include "train/run_stage.h"
 #include "train/version.h"
 
 #define PEAK_SECONDS 0.3
@@ -88,28 +89,22 @@ static int open_data(Run *r, Err *e)
     if (loader_tokenizer_hash(r->val) != r->state.tokenizer_hash)
         return err_set(e, "%s: made with another tokenizer than %s", run_data_path(c, "val"),
                        run_data_path(c, "train"));
-    r->eval_sequences = c->train.eval_sequences;
-    if (r->eval_sequences > loader_windows(r->val)) {
-        r->eval_sequences = loader_windows(r->val);
-        log_warn("%s: has %" PRId64 " held-out sequences, fewer than train.eval_sequences %" PRId64,
-                 run_data_path(c, "val"), r->eval_sequences, c->train.eval_sequences);
-    }
-    if (r->eval_sequences) return 0;
-    err_set(e, "%s: not one held-out sequence of %" PRId64 " tokens", run_data_path(c, "val"),
-            c->data.seq_len);
-    return err_hint(e, "prepare more text, or with a larger share held out");
+    return run_stage_open(r, e);
 }
 
 static int open_model(Run *r, Err *e)
 {
     const RunConfig *c = &r->config;
-    ModelShape shape = run_config_shape(c);
+    ModelShape shape = stages_shape(c, &r->stage);
+    ModelConfig model = c->model;
     ArenaPlan plan = {0};
-    int rc = -1;
+    int rc = -1, largest = 0;
+    model.rope_theta = r->stage.rope_theta;
     if (count_params(&c->model, &r->params, e)) goto done;
-    if (model_plan(&c->model, &shape, &plan, e) || optimizer_plan(&c->model, &plan, e)) goto done;
-    r->memory = arena_total(&plan);
-    r->model = model_create(r->device, &c->model, &shape, e);
+    if (stages_reserve(c, &shape.reserve, &largest, e)) goto done;
+    if (optimizer_plan(&c->model, &plan, e)) goto done;
+    r->memory = shape.reserve + arena_total(&plan);
+    r->model = model_create(r->device, &model, &shape, e);
     if (!r->model) goto done;
     r->optimizer = optimizer_create(r->model, &c->optim, e);
     if (!r->optimizer) goto done;
@@ -129,7 +124,7 @@ static json_t *start_record(const Run *r, const char *event, const char *config)
 {
     const RunConfig *c = &r->config;
     const TrainState *s = &r->state;
-    int64_t T = c->data.seq_len;
+    int64_t T = r->stage.seq_len;
     json_t *out = json_pack(
         "{s:s, s:I, s:o, s:s, s:s, s:o, s:o, s:o, s:I, s:s, s:s, s:i, s:s}", "event", event, "step",
         (json_int_t)s->step, "run", json_out_hash(s->run_id), "code", version_text(), "config",
@@ -142,7 +137,7 @@ static json_t *start_record(const Run *r, const char *event, const char *config)
         "params_no_embed", (json_int_t)r->params.total_no_embed, "params_active",
         (json_int_t)r->params.active, "params_active_no_embed",
         (json_int_t)r->params.active_no_embed, "memory", (json_int_t)r->memory, "steps",
-        (json_int_t)run_steps(r), "tokens_per_step", (json_int_t)(c->train.batch * T),
+        (json_int_t)run_steps(r), "tokens_per_step", (json_int_t)(r->stage.batch * T),
         "flops_per_token", (json_int_t)(count_flops_train(&c->model, T) / T), "matrix_peak",
         json_out_real(r->matrix_peak), "time", (json_int_t)time(NULL));
     if (!out || !more || json_object_update(out, more)) {
@@ -165,8 +160,9 @@ static void print_start(const Run *r)
              c->train.precision ? "f32" : "bf16", r->matrix_peak / 1e9);
     log_info("data: %.2f M tokens, %" PRId64 " sequences of %" PRId64 "; %" PRId64
              " tokens a step (micro-batches: %" PRId64 "), at most %" PRId64 " steps",
-             (double)loader_tokens(r->train) / 1e6, loader_windows(r->train), c->data.seq_len,
-             c->train.batch * c->data.seq_len, c->train.batch / c->train.micro_batch, run_steps(r));
+             (double)loader_tokens(r->train) / 1e6, loader_windows(r->train), r->stage.seq_len,
+             r->stage.batch * r->stage.seq_len, r->stage.batch / r->stage.micro_batch,
+             run_steps(r));
     if (!r->resumed[0]) return;
     log_info("resumed at step %" PRId64 " from %s", r->state.step, r->resumed);
     if (strcmp(r->state.variant, device_variant(r->device)))
@@ -188,6 +184,7 @@ static int open_record(Run *r, Err *e)
                            : runlog_create(&r->log, r->folder, e);
     if (!rc)
         rc = runlog_write(&r->log, start_record(r, r->resumed[0] ? "resume" : "start", config), e);
+    if (!rc && !r->resumed[0]) rc = run_stage_log(r, e);
     free(config);
     return rc;
 }

@@ -9,6 +9,7 @@
 #include "model/count.h"
 #include "train/checkpoint.h"
 #include "train/runlog.h"
+#include "train/stages.h"
 
 typedef struct RunOptions {
     const char *path; /* of the configuration */
@@ -27,11 +28,12 @@ typedef struct Run {
     Model *model;
     Optimizer *optimizer;
     RunLog log;
+    Stage stage;        /* in force; state.stage is its number */
     TrainState state;   /* steps_total 0: not yet known (train.minutes) */
     char resumed[IO_PATH_MAX]; /* the checkpoint it goes on from; empty: none */
     ParamCount params;
     int64_t memory;     /* bytes of all arenas */
-    int64_t eval_sequences; /* those that exist */
+    int64_t eval_sequences; /* of the stage's length: those that exist */
     int64_t eval_targets; /* of the last held-out loss */
     double val_loss;    /* the last one; NaN: none yet */
     double matrix_peak; /* FLOP/s, measured at the start */

@@ -7,8 +7,9 @@
 
 #include "base/size.h"
 #include "train/run_data.h"
+#include "train/stages.h"
 
-enum { MAX_ROWS = 256, MICRO_TOKENS = 8192 };
+enum { MAX_ROWS = 320, MICRO_TOKENS = 8192 };
 
 static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const schedules[] = {"wsd", "wsd_sqrt", "cosine", "constant", NULL};
@@ -77,11 +78,31 @@ static const ConfRow source_rows[] = {
     {"weight", CONF_FLOAT, IN_SOURCE(weight), NULL, 0, 1e6, NULL,
      "share of the sequences; only ratios count"},
 };
+#define IN_STAGE(field) offsetof(StageConfig, field)
+static const ConfRow stage_rows[] = {
+    {"name", CONF_TEXT, IN_STAGE(name), NULL, 1, 0, NULL, "what records call the stage"},
+    {"steps", CONF_INT, IN_STAGE(steps), NULL, 0, BIG, NULL,
+     "optimizer steps; 0, in the last stage: the rest of train.steps"},
+    {"weights", CONF_TEXT, IN_STAGE(weights), "", 1, 0, NULL,
+     "shares by source, \"web=0.5 code=0.5\", 0 for one not named; empty: those of data.sources"},
+    {"seq_len", CONF_INT, IN_STAGE(seq_len), "0", 0, 1 << 20, NULL,
+     "tokens of a sequence; 0: data.seq_len"},
+    {"batch", CONF_INT, IN_STAGE(batch), "0", 0, 1 << 20, NULL,
+     "sequences of the global batch; 0: train.batch"},
+    {"micro_batch", CONF_INT, IN_STAGE(micro_batch), "0", 0, 1 << 20, NULL,
+     "sequences of a micro-batch; 0: train.micro_batch where shape and batch are the run's, else "
+     "chosen"},
+    {"rope_theta", CONF_FLOAT, IN_STAGE(rope_theta), "0", 0, 1e15, NULL,
+     "base of the rotary frequencies; 0: model.rope_theta"},
+};
+enum { STAGE_ROWS = sizeof stage_rows / sizeof *stage_rows };
 enum { SOURCE_ROWS = sizeof source_rows / sizeof *source_rows };
 
 static const ConfList lists[] = {
     {"data.sources", source_rows, SOURCE_ROWS, RUN_SOURCES, AT(data.source), sizeof(SourceConfig),
      AT(data.n_sources), "what is trained on, instead of data.train"},
+    {"stages", stage_rows, STAGE_ROWS, RUN_STAGES, AT(stage), sizeof(StageConfig), AT(n_stages),
+     "parts of the run with their own data, length of sequences and rotation"},
 };
 enum { LISTS = sizeof lists / sizeof *lists };
 
@@ -106,13 +127,11 @@ static int64_t group_tokens(const RunConfig *c)
     return c->model.n_experts > 0 ? c->model.routing_group_tokens : 1;
 }
 
-/* The largest divisor of the batch that holds whole routing groups in at most MICRO_TOKENS tokens;
- * when even the smallest one is larger, that one. */
-static int64_t choose_micro(const RunConfig *c)
+int64_t run_config_micro(const RunConfig *c, int64_t seq_len, int64_t batch)
 {
-    int64_t best = 0, T = c->data.seq_len;
-    for (int64_t micro = 1; micro <= c->train.batch; micro++) {
-        if (c->train.batch % micro || micro * T % group_tokens(c)) continue;
+    int64_t best = 0, T = seq_len;
+    for (int64_t micro = 1; micro <= batch; micro++) {
+        if (batch % micro || micro * T % group_tokens(c)) continue;
         if (best && micro * T > MICRO_TOKENS) break;
         best = micro;
     }
@@ -135,7 +154,7 @@ static int check_batch(RunConfig *c, RunCheck k)
              R);
         return err_hint(k.e, "use a multiple of %lld", R / T);
     }
-    if (c->train.micro_batch == 0) c->train.micro_batch = choose_micro(c);
+    if (c->train.micro_batch == 0) c->train.micro_batch = run_config_micro(c, T, batch);
     long long micro = c->train.micro_batch;
     if (batch % micro)
         return FAIL(k, "train.micro_batch", "%lld does not divide train.batch %lld", micro, batch);
@@ -169,7 +188,7 @@ static int check_run(RunConfig *c, RunCheck k)
     const char *device = c->train.device;
     if (strcmp(device, "auto") && strcmp(device, "cpu") && strcmp(device, "cuda"))
         return FAIL(k, "train.device", "'%.60s' is none of auto, cpu, cuda", device);
-    if (check_batch(c, k)) return -1;
+    if (check_batch(c, k) || stages_check(c, k)) return -1;
     return check_schedule(c, k);
 }
 

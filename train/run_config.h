@@ -6,7 +6,7 @@
 #include "model/config.h"
 #include "optim/optim.h"
 
-enum { RUN_SOURCES = LOADER_MAX_SOURCES };
+enum { RUN_SOURCES = LOADER_MAX_SOURCES, RUN_STAGES = 16 };
 
 typedef struct SourceConfig { /* an element of data.sources */
     char name[CONF_STRING];
@@ -42,11 +42,21 @@ typedef struct TrainConfig {
                                 first steps; the cut is recorded and is part of the checkpoint */
 } TrainConfig;
 
+typedef struct StageConfig { /* an element of stages; train/stages.h fills in what is 0 */
+    char name[CONF_STRING];
+    char weights[CONF_STRING]; /* "web=0.5 code=0.5"; empty: those of data.sources */
+    int64_t steps;             /* 0, in the last one: the rest */
+    int64_t seq_len, batch, micro_batch;
+    double rope_theta;
+} StageConfig;
+
 typedef struct RunConfig {
     ModelConfig model;
     DataConfig data;
     OptimConfig optim;
     TrainConfig train;
+    int64_t n_stages;        /* 0: the run is one stage */
+    StageConfig stage[RUN_STAGES];
 } RunConfig;
 
 const ConfTable *run_config_table(void);
@@ -63,6 +73,11 @@ int run_config_read(RunConfig *c, const char *path, const char *const *overrides
 /* From the resolved text kept in a checkpoint. */
 int run_config_read_text(RunConfig *c, const char *text, const char *name, Err *e);
 
+/* The largest divisor of the batch that holds whole routing groups in at most 8192 tokens; when
+ * even the smallest one is larger, that one; 0 when there is none. */
+int64_t run_config_micro(const RunConfig *c, int64_t seq_len, int64_t batch);
+
+/* Of data.seq_len and train.batch; the shapes of stages: train/stages.h. */
 ModelShape run_config_shape(const RunConfig *c);
 
 #endif
