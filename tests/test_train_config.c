@@ -86,6 +86,7 @@ static void test_refuses(void **state)
         {"optim.schedule=linear", "optim.schedule"},
         {"train.stepz=3", "unknown key 'train.stepz'; did you mean 'train.steps'?"},
         {"model.top_k=9", "model.top_k"},
+        {"data.dynamic=sheared_llama", "data.dynamic: needs at least two data.sources to weigh"},
     };
     (void)state;
     write_file(at("c.yaml"), GOOD);
@@ -117,6 +118,8 @@ static void test_sources(void **state)
         {{"data.sources[0].weight=0", "data.sources[1].weight=0"}, 2, "command line: data.sources"
                                           "[0].weight: no source has a weight above 0"},
         {{"data.sources[1].weight=-1"}, 1, "data.sources[1].weight: '-1' is out of range"},
+        {{"data.dynamic=sheared_llama"}, 1, "data.sources[0].ref_loss (default): is needed by"},
+        {{"data.sources[1].ref_loss=2"}, 1, "command line: data.sources[1].ref_loss: has no use"},
         {{"data.sources[3].weight=1"}, 1, "data.sources has 3 elements"},
     };
     RunConfig c;

@@ -57,15 +57,17 @@ static int begin_all(void **state)
     return 0;
 }
 
-/* A configuration with three sources, and `more` lines. */
-static void write_config(const char *name, const char *sources, const char *more)
+/* A configuration with three sources; `refs`: their reference losses and `data` more keys of the
+ * section, for dynamic weights; `more`: further lines. */
+static void write_config(const char *name, bool refs, const char *data, const char *more)
 {
     char text[4096];
-    snprintf(text, sizeof text, "%sdata:\n  seq_len: 32\n  sources:\n"
+    snprintf(text, sizeof text, "%sdata:\n  seq_len: 32\n%s  sources:\n"
              "    - {name: web, path: %s, weight: 0.75%s}\n"
              "    - {name: code, path: %s, weight: 0.25%s}\n"
-             "    - {name: best, path: %s, weight: 0%s}\n%s%s%s", MODEL, at("web"), sources,
-             at("code"), sources, at("best"), sources, OPTIM, TRAIN, more);
+             "    - {name: best, path: %s, weight: 0%s}\n%s%s%s", MODEL, data, at("web"),
+             refs ? ", ref_loss: 3" : "", at("code"), refs ? ", ref_loss: 3.25" : "", at("best"),
+             refs ? ", ref_loss: 2.75" : "", OPTIM, TRAIN, more);
     write_file(at("%s.yaml", name), text);
 }
 
@@ -112,13 +114,16 @@ static double number(const json_t *line, const char *key)
     return json_number_value(value);
 }
 
-/* Tensors and state of two checkpoints, but for the clock. */
+/* Tensors and state of two checkpoints. */
 static void same_checkpoint(const char *a, const char *b, int step)
 {
     json_t *x = manifest(a, step), *y = manifest(b, step);
     json_t *p = json_object_get(x, "state"), *q = json_object_get(y, "state");
-    json_object_del(p, "seconds");
-    json_object_del(q, "seconds");
+    static const char *const own[] = {"seconds", "run"}; /* the clock, and the folder's name */
+    for (int i = 0; i < 2; i++) {
+        json_object_del(p, own[i]);
+        json_object_del(q, own[i]);
+    }
     if (!json_equal(p, q)) fail_msg("%s and %s: step %d: state differs", a, b, step);
     if (!json_equal(json_object_get(x, "tensors"), json_object_get(y, "tensors")))
         fail_msg("%s and %s: step %d: tensors differ", a, b, step);
@@ -169,7 +174,7 @@ static void test_three_stages(void **state)
     } want[3] = {{"start", 1, 32, 4, 1e4}, {"long", 5, 64, 3, 1e6}, {"anneal", 8, 64, 2, 1e6}};
     json_t *line[64];
     (void)state;
-    write_config("c", "", STAGES);
+    write_config("c", false, "", STAGES);
     RUN_CODE(0, "train", at("c.yaml"), out("whole"));
     int n = read_lines("whole", "stage", line);
     assert_int_equal(n, 3);
@@ -252,6 +257,76 @@ static void test_eval_in_the_stage(void **state)
     free_lines(line, n);
 }
 
+/* ---- Dynamic weights --------------------------------------------------------------------------*/
+
+#define DYNAMIC "  dynamic: sheared_llama\n  dynamic_every: 2\n  dynamic_sequences: 3\n"
+
+/* A number of a source in a line's list. */
+static double of_source(const json_t *line, const char *source, const char *key)
+{
+    return number(json_object_get(json_object_get(line, "sources"), source), key);
+}
+
+/* The weights that a line of the record must follow from those in force, by its losses. */
+static void follow(const json_t *line, double weight[3])
+{
+    static const char *const name[] = {"web", "code", "best"};
+    double sum = 0, smooth = 1e-4;
+    int K = 0;
+    for (int s = 0; s < 3; s++) {
+        if (weight[s] == 0) continue;
+        double d = of_source(line, name[s], "loss") - of_source(line, name[s], "ref_loss");
+        weight[s] *= exp(d);
+        sum += weight[s];
+        K++;
+    }
+    for (int s = 0; s < 3; s++) {
+        if (weight[s] > 0) weight[s] = (1 - smooth) * weight[s] / sum + smooth / K;
+        assert_true(fabs(of_source(line, name[s], "weight") - weight[s]) < 1e-12);
+    }
+}
+
+/* Weights follow the recorded losses from those in force; a stage keeps them over a change of T, or
+ * begins with its own; and all of it survives a resume at any step. */
+static void test_dynamic(void **state)
+{
+    json_t *line[64], *step[64];
+    double weight[3] = {0.75, 0.25, 0}, moved = 0;
+    (void)state;
+    write_config("d", true, DYNAMIC, STAGES);
+    RUN_CODE(0, "train", at("d.yaml"), out("dynamic"));
+    int n = read_lines("dynamic", "mixture", line), steps = read_lines("dynamic", NULL, step);
+    assert_int_equal(n, 4); /* behind steps 2, 4, 6, 8 */
+    for (int i = 0; i < n; i++) {
+        assert_true(number(line[i], "step") == 2 * (i + 1));
+        if (i == 3) { /* stage "anneal" began with step 8 */
+            weight[0] = weight[2] = 0.5;
+            weight[1] = 0;
+        }
+        double before = weight[0];
+        follow(line[i], weight);
+        moved += fabs(weight[0] - before);
+        /* in force in the next step, unless that begins a stage with its own */
+        assert_true(of_source(step[2 * i + 2], "web", "weight") ==
+                    of_source(line[i], "web", "weight"));
+    }
+    assert_true(moved > 0.01);
+    free_lines(line, n);
+    free_lines(step, steps);
+    resume_everywhere("dynamic", "d");
+}
+
+/* A run that ended where weights would have changed does it when it goes on. */
+static void test_dynamic_made_up_for(void **state)
+{
+    (void)state;
+    write_config("m", true, DYNAMIC, "");
+    RUN_CODE(0, "train", at("m.yaml"), out("through"), "optim.schedule=constant");
+    RUN_CODE(0, "train", at("m.yaml"), out("parts"), "optim.schedule=constant", "train.steps=4");
+    RUN_CODE(0, "train", at("m.yaml"), out("parts"), "optim.schedule=constant");
+    same_checkpoint("through", "parts", STEPS);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -269,6 +344,8 @@ int main(void)
         cmocka_unit_test(test_three_stages),
         cmocka_unit_test(test_stages_matter),
         cmocka_unit_test(test_eval_in_the_stage),
+        cmocka_unit_test(test_dynamic),
+        cmocka_unit_test(test_dynamic_made_up_for),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, begin_all, help_end);

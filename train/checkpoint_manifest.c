@@ -33,6 +33,7 @@ static const struct {
     {"segment_seq_len", FIELD_INT, AT(segment.T), 0},
     {"segment_weights", FIELD_REAL, AT(segment.weight), LOADER_MAX_SOURCES},
     {"segment_served", FIELD_INT, AT(segment.served), LOADER_MAX_SOURCES},
+    {"reweighted", FIELD_INT, AT(reweighted), 0},
     {"steps_total", FIELD_INT, AT(steps_total), 0},
     {"tokens", FIELD_REAL, AT(tokens), 0},
     {"flops", FIELD_REAL, AT(flops), 0},

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "train/command.h"
+#include "train/dynamic.h"
 #include "train/heldout.h"
 #include "train/json_out.h"
 #include "train/length.h"
@@ -276,17 +277,20 @@ static int after_step(Loop *l, Err *e)
     int64_t step = r->state.step;
     bool evaluated = false, last = step >= run_steps(r);
     if ((last || is_due(step, t->eval_every)) && evaluate(l, &evaluated, e)) return -1;
+    if (dynamic_update(r, e)) return -1;
+    count_time(l);
     if (last || is_due(step, t->log_every) || evaluated)
         progress_print(&l->progress, r, &l->now, evaluated);
     if (is_due(step, t->checkpoint_every) && !l->skipped && !l->high) return save(l, e);
     return 0;
 }
 
-/* A held-out loss that was due where the run was stopped is made up for. */
+/* What was due where the run was stopped, a held-out loss or new weights, is made up for. */
 static int before_first(Loop *l, Err *e)
 {
     Run *r = l->r;
     bool done, last = r->state.step > 0 && r->state.step >= run_steps(r);
+    if (dynamic_update(r, e)) return -1;
     bool due = last || (r->state.step > 0 && is_due(r->state.step, r->config.train.eval_every));
     if (!due || (r->log.last_eval == r->state.step && !last)) return 0;
     return evaluate(l, &done, e);

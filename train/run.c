@@ -10,6 +10,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "train/dynamic.h"
 #include "train/json_out.h"
 #include "train/resume.h"
 #include "train/run_data.h"
@@ -81,10 +82,11 @@ static int open_data(Run *r, Err *e)
     if (!r->train) return -1;
     options = run_data_options(c, "val");
     r->val = loader_open(&options, e);
-    if (!r->val) return -1;
+    if (!r->val || dynamic_open(r, e)) return -1;
+    uint64_t val_hash = dynamic_hash(r, loader_data_hash(r->val));
     if (check_hash(r, "tokenizer", &r->state.tokenizer_hash, loader_tokenizer_hash(r->train), e) ||
         check_hash(r, "training data", &r->state.data_hash, loader_data_hash(r->train), e) ||
-        check_hash(r, "held-out data", &r->state.val_hash, loader_data_hash(r->val), e))
+        check_hash(r, "held-out data", &r->state.val_hash, val_hash, e))
         return -1;
     if (loader_tokenizer_hash(r->val) != r->state.tokenizer_hash)
         return err_set(e, "%s: made with another tokenizer than %s", run_data_path(c, "val"),
@@ -216,6 +218,7 @@ void run_close(Run *r)
     runlog_close(&r->log);
     optimizer_destroy(&r->optimizer);
     model_destroy(&r->model);
+    dynamic_close(r);
     loader_close(&r->val);
     loader_close(&r->train);
     device_destroy(&r->device);

@@ -25,6 +25,7 @@ typedef struct Run {
     int lock;
     Device *device;
     Loader *train, *val;
+    Loader *probe[RUN_SOURCES]; /* held-out text by source, for data.dynamic; else NULL */
     Model *model;
     Optimizer *optimizer;
     RunLog log;

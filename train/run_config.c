@@ -9,10 +9,12 @@
 #include "train/run_data.h"
 #include "train/stages.h"
 
-enum { MAX_ROWS = 320, MICRO_TOKENS = 8192 };
+enum { MAX_ROWS = 384, MICRO_TOKENS = 8192 };
 
 static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const schedules[] = {"wsd", "wsd_sqrt", "cosine", "constant", NULL};
+
+static const char *const dynamics[] = {"off", "sheared_llama", "sheared_llama_paper", NULL};
 
 #define AT(field) offsetof(RunConfig, field)
 #define BIG 1e15 /* steps: far from any overflow */
@@ -25,6 +27,17 @@ static const ConfRow own_rows[] = {
      "tokens of a sequence (T)"},
     {"data.mask_documents", CONF_BOOL, AT(data.mask_documents), "true", 1, 0, NULL,
      "documents in one sequence do not see each other"},
+
+    {"data.dynamic", CONF_ENUM, AT(data.dynamic), "off", 1, 0, dynamics,
+     "weights of data.sources that follow their held-out losses"},
+    {"data.dynamic_every", CONF_INT, AT(data.dynamic_every), "340", 1, BIG, NULL,
+     "steps between changes of the weights"},
+    {"data.dynamic_eta", CONF_FLOAT, AT(data.dynamic_eta), "1.0", 0, 1000, NULL,
+     "how strongly a loss above its reference moves its source's weight"},
+    {"data.dynamic_smooth", CONF_FLOAT, AT(data.dynamic_smooth), "1e-4", 0, 1, NULL,
+     "share that is spread evenly over the sources; of sheared_llama only"},
+    {"data.dynamic_sequences", CONF_INT, AT(data.dynamic_sequences), "64", 1, 1e12, NULL,
+     "of each source's held-out text, the first ones"},
 
     {"optim.lr", CONF_FLOAT, AT(optim.lr), "1e-3", 0, 100, NULL, "peak learning rate"},
     {"optim.beta1", CONF_FLOAT, AT(optim.beta1), "0.9", 0, 0.999999, NULL, "decay of the mean"},
@@ -77,6 +90,8 @@ static const ConfRow source_rows[] = {
      "folder made by isomoe prepare, or one shard"},
     {"weight", CONF_FLOAT, IN_SOURCE(weight), NULL, 0, 1e6, NULL,
      "share of the sequences; only ratios count"},
+    {"ref_loss", CONF_FLOAT, IN_SOURCE(ref_loss), "0", 0, 1000, NULL,
+     "held-out loss that data.dynamic steers to, nats a token"},
 };
 #define IN_STAGE(field) offsetof(StageConfig, field)
 static const ConfRow stage_rows[] = {
@@ -84,7 +99,8 @@ static const ConfRow stage_rows[] = {
     {"steps", CONF_INT, IN_STAGE(steps), NULL, 0, BIG, NULL,
      "optimizer steps; 0, in the last stage: the rest of train.steps"},
     {"weights", CONF_TEXT, IN_STAGE(weights), "", 1, 0, NULL,
-     "shares by source, \"web=0.5 code=0.5\", 0 for one not named; empty: those of data.sources"},
+     "shares by source, \"web=0.5 code=0.5\", 0 for one not named; empty: those of data.sources, "
+     "or with data.dynamic those in force"},
     {"seq_len", CONF_INT, IN_STAGE(seq_len), "0", 0, 1 << 20, NULL,
      "tokens of a sequence; 0: data.seq_len"},
     {"batch", CONF_INT, IN_STAGE(batch), "0", 0, 1 << 20, NULL,

@@ -12,6 +12,7 @@ typedef struct SourceConfig { /* an element of data.sources */
     char name[CONF_STRING];
     char path[CONF_STRING];  /* folder made by `isomoe prepare` */
     double weight;           /* share of the sequences; 0: only in stages that name it */
+    double ref_loss;         /* nats a token, for data.dynamic */
 } SourceConfig;
 
 typedef struct DataConfig {
@@ -19,6 +20,10 @@ typedef struct DataConfig {
     char val[CONF_STRING];   /* data.train by default (its val shards); empty: those of sources */
     int64_t n_sources;       /* 0: data.train is the one source */
     SourceConfig source[RUN_SOURCES];
+    int dynamic;             /* ReweightRule */
+    int64_t dynamic_every;   /* steps */
+    double dynamic_eta, dynamic_smooth;
+    int64_t dynamic_sequences; /* of each source's held-out text */
     int64_t seq_len;         /* T */
     bool mask_documents;     /* documents in a sequence do not see each other */
 } DataConfig;
@@ -44,7 +49,7 @@ typedef struct TrainConfig {
 
 typedef struct StageConfig { /* an element of stages; train/stages.h fills in what is 0 */
     char name[CONF_STRING];
-    char weights[CONF_STRING]; /* "web=0.5 code=0.5"; empty: those of data.sources */
+    char weights[CONF_STRING]; /* "web=0.5 code=0.5"; empty: data.sources', or those in force */
     int64_t steps;             /* 0, in the last one: the rest */
     int64_t seq_len, batch, micro_batch;
     double rope_theta;

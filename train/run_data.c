@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/reweight.h"
+
 #define FAIL(check, key, ...)                                                                      \
     conf_fail(run_config_table(), (check).lines, (check).path, key, (check).e, __VA_ARGS__)
 
@@ -64,6 +66,23 @@ static int check_name(const RunConfig *c, int64_t s, RunCheck k)
     return 0;
 }
 
+/* Dynamic weights need sources to weigh and what to compare their losses with. */
+static int check_dynamic(const RunConfig *c, RunCheck k)
+{
+    bool off = c->data.dynamic == REWEIGHT_OFF;
+    if (!off && c->data.n_sources < 2)
+        return FAIL(k, "data.dynamic", "needs at least two data.sources to weigh");
+    for (int64_t s = 0; s < c->data.n_sources; s++) {
+        char key[KEY];
+        snprintf(key, sizeof key, "data.sources[%d].ref_loss", (int)s);
+        if (off && c->data.source[s].ref_loss > 0)
+            return FAIL(k, key, "has no use while data.dynamic is off");
+        if (!off && !(c->data.source[s].ref_loss > 0))
+            return FAIL(k, key, "is needed by data.dynamic");
+    }
+    return 0;
+}
+
 int run_data_check(const RunConfig *c, RunCheck k)
 {
     double sum = 0;
@@ -80,7 +99,7 @@ int run_data_check(const RunConfig *c, RunCheck k)
     }
     if (c->data.n_sources && !(sum > 0))
         return FAIL(k, "data.sources[0].weight", "no source has a weight above 0");
-    return 0;
+    return check_dynamic(c, k);
 }
 
 /* ---- Weights as a text ------------------------------------------------------------------------*/

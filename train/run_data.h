@@ -6,7 +6,7 @@
 #include "data/loader.h"
 #include "train/run_config.h"
 
-/* Checks data.train and data.sources together. */
+/* Checks data.train, data.sources and data.dynamic together. */
 int run_data_check(const RunConfig *c, RunCheck k);
 
 /* How to open the data of a split, "train" or "val"; paths are borrowed from c. Held-out text of

@@ -6,6 +6,8 @@
 
 #include "base/log.h"
 #include "base/size.h"
+#include "data/reweight.h"
+#include "train/dynamic.h"
 #include "train/json_out.h"
 #include "train/run_data.h"
 
@@ -13,7 +15,7 @@
 static int begin_val(Run *r, int64_t T, Err *e)
 {
     LoaderSegment segment = loader_segment(r->val, 0, T);
-    return loader_begin(r->val, &segment, e);
+    return loader_begin(r->val, &segment, e) || dynamic_begin(r, T, e) ? -1 : 0;
 }
 
 /* Errors about a stage name it, where the run has a list of them. */
@@ -79,7 +81,8 @@ int run_stage_enter(Run *r, int i, Err *e)
     Stage next = stages_get(&r->config, i);
     LoaderSegment segment = loader_segment(r->train, r->state.sequence, next.seq_len);
     ModelShape shape = stages_shape(&r->config, &next);
-    memcpy(segment.weight, next.weight, sizeof segment.weight);
+    if (next.own_weights || r->config.data.dynamic == REWEIGHT_OFF)
+        memcpy(segment.weight, next.weight, sizeof segment.weight);
     if (loader_begin(r->train, &segment, e) || begin_val(r, next.seq_len, e) ||
         model_reshape(r->model, &shape, next.rope_theta, e))
         return in_stage(r, &next, e);
