@@ -17,7 +17,8 @@ typedef enum RngPurpose {
     RNG_TEST,      /* tests and benchmarks */
     RNG_GATE,      /* noise of the gate: (seed, step, layer, group) */
     RNG_ROUND,     /* stochastic rounding of moments: (seed, step, parameter) */
-    RNG_SPLIT      /* partition of a dense model's neurons: (seed, layer) */
+    RNG_SPLIT,     /* partition of a dense model's neurons: (seed, layer) */
+    RNG_BOOTSTRAP  /* resampling for intervals: (seed, replicate) */
 } RngPurpose;
 
 typedef struct PhiloxKey {

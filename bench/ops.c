@@ -116,6 +116,7 @@ static void lay_experts(Ops *o, Layout *l)
     r->row_src = lay(l, DT_I32, o->rows, 0, 0);
     r->row_begin = lay(l, DT_I32, E + 1, 0, 0);
     r->load = lay(l, DT_I32, o->groups, E, 0);
+    r->count = lay(l, DT_I32, o->groups, E, 0);
     r->stats = lay(l, DT_F32, o->groups, STAT_COUNT, 0);
     o->logits = lay(l, DT_F32, N, E, 0);
     o->dlogits = lay(l, DT_F32, N, E, 0);
@@ -267,7 +268,7 @@ static Tensor flat_q(const Ops *o)
     X(nll_sum, "N", dev_nll_sum(o->d, o->total, o->ce_lse, o->target_logit, o->targets))           \
     X(adamw, "4 Mi",                                                                               \
       dev_adamw(o->d, (AdamwTensors){o->master, o->copy, o->grad, o->m, o->second},                \
-                &(AdamwOpt){0.9, 0.95, 1e-8, 0.1, 1}, o->vars))                                    \
+                &(AdamwOpt){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .lr_ratio = 1}, o->vars))    \
     X(sqsum, "4 Mi", dev_sqsum(o->d, tensor_slice(o->total, 0, 1), o->grad))                       \
     X(cast, "4 Mi, f32 -> bf16", dev_cast(o->d, o->copy, o->master))                               \
     X(fill, "4 Mi f32", dev_fill(o->d, o->grad, 0.01))                                             \
@@ -304,7 +305,8 @@ Ops *ops_create(Bench *b, const ModelConfig *c, DType type, int64_t B, int64_t T
     }
     lay_all(o, o->block, e);
     fill_all(o);
-    o->route_opt = (RouteOpt){.mode = ROUTE_RECYCLE, .renorm = true, .capacity = o->C,
+    o->route_opt = (RouteOpt){.mode = ROUTE_RECYCLE, .renorm = true, .weight_scale = 1,
+                              .capacity = o->C,
                               .group_tokens = c->routing_group_tokens, .vars = o->vars,
                               .aux_scale = 0.01, .z_scale = 0.001};
     o->qk_opt = (QkOpt){.norm = QK_HEAD_AFTER_ROPE, .eps = 1e-5, .rope = o->rope, .T = T};

@@ -35,7 +35,8 @@ Step *step_create(Bench *b, const char *name, const ModelConfig *c, DType type, 
                   int64_t T, Err *e)
 {
     OptimConfig optim = {.lr = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1,
-                         .clip = 1, .expert_lr_ratio = 1, .schedule = SCHEDULE_CONSTANT};
+                         .clip = 1, .lr_ratio = OPTIM_SAME(1), .decay = OPTIM_MATRICES,
+                         .schedule = SCHEDULE_CONSTANT};
     ModelShape shape = {.type = type, .B = B, .T = T, .micro_batches = 1, .train = true};
     char text[ROW_TEXT];
     Step *s = calloc(1, sizeof *s);

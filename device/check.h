@@ -15,7 +15,7 @@
     X(embed_bwd) X(rmsnorm_fwd) X(rmsnorm_bwd) X(swiglu_fwd) X(swiglu_bwd) X(qk_fwd) X(qk_bwd)     \
     X(attention_fwd) X(attention_bwd) X(router_fwd) X(router_bwd) X(route_fwd) X(route_bwd)        \
     X(dispatch_fwd) X(dispatch_bwd) X(combine_fwd) X(combine_bwd) X(ce_fwd) X(ce_bwd) X(ce_train)  \
-    X(nll_sum) X(adamw) X(sqsum) X(clip) X(step_begin) X(cast) X(fill) X(add) X(copy) X(upload)    \
+    X(nll_sum) X(adamw) X(muon) X(sqsum) X(clip) X(step_begin) X(cast) X(fill) X(add) X(copy) X(upload)    \
     X(download)
 
 typedef enum OpId {

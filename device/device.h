@@ -38,8 +38,12 @@ typedef struct StepVars {
     double loss_scale; /* 1 / targets of the global batch: d(loss)/d(sum of token losses) */
     double grad_norm;  /* set by dev_clip */
     double grad_scale; /* set by dev_clip: factor on every gradient */
-    int64_t skip;      /* set by dev_clip: 1: the norm is not finite, the update does nothing */
+    int64_t skip;      /* set by dev_clip: SKIP_..; not 0: the update does nothing */
+    double z_norm;     /* set by dev_clip: standard deviations of this step's norm and mean loss */
+    double z_loss;     /*   above the mean of the window; 0 while it is not full, or off */
 } StepVars;
+
+enum { SKIP_NO, SKIP_NOT_FINITE, SKIP_NORM, SKIP_LOSS }; /* of norm or loss; outliers of them */
 
 /* ---- Linear maps ------------------------------------------------------------------------------*/
 
@@ -165,12 +169,15 @@ typedef struct RouteOpt {
     bool renorm;          /* weights divided by their sum over the placed choices */
     double weight_scale;  /* factor on every weight; 1: none */
     bool drop_by_score;   /* ROUTE_DROP: an expert keeps the choices with the highest scores (ties:
-                             earlier token), not those that come first in (rank, token) order */
-    double top_p;         /* > 0 (softmax only): a token takes experts in order of score until the
-                             sum of their scores passes top_p, at most k; the rest are -1 */
+                             earlier token), not those that come first in (rank, token) order; what
+                             is kept takes rows in (rank, token) order either way */
+    double top_p;         /* 0 < top_p < 1 (softmax only): a token takes experts by falling key
+                             until the sum (f32) of their scores passes top_p, at most k; the rest
+                             are -1. 0: off */
     int64_t blocks;       /* > 0: the experts are `blocks` equal runs, of which a token may use */
-    int64_t blocks_top;   /*   the blocks_top best; a block's value: the sum of its max(1, k /
-                               blocks_top) highest selection keys; ties: lower block */
+    int64_t blocks_top;   /*   the blocks_top best; a block's value: the sum (f32, largest first) of
+                               its max(1, k / blocks_top) highest selection keys; ties: lower block.
+                               Neither blocks, top_p nor bias where experts choose */
     Tensor bias;          /* (E) f32 or none: selection key = score + bias; never in the weights */
     int64_t group_tokens; /* R; N is a multiple of it. Dropless: only the balance loss uses it */
     int64_t capacity;     /* C: rows an expert has in each group; not for dropless */
@@ -188,13 +195,14 @@ typedef struct RouteOpt {
 enum { /* columns of Routing.stats, one row a group */
     STAT_AUX,      /* l_aux = E sum_e f_e P_e; f_e: share of the group's tokens with e among their
                       choices (before capacity), P_e: mean score, sigmoid scores of a token divided
-                      by their sum over all experts */
+                      by their sum over all experts (0 where that sum is 0). With balance_f,
+                      balance_width: E sum_e balance_f_e balance_width_e P_e */
     STAT_Z,        /* sum over tokens of logsumexp(logits)^2 */
     STAT_OVERFLOW, /* choices that their expert had no room for */
     STAT_RECYCLED, /* of those, placed at another expert */
     STAT_UNPLACED, /* of those, placed nowhere (weight 0) */
     STAT_MAX_LOAD, /* largest number of choices (before capacity) that an expert got */
-    STAT_CHOICES,  /* choices made: R k, fewer with top_p; expert choice: E C */
+    STAT_CHOICES,  /* choices made: R k, fewer with top_p; expert choice: E min(C, R) */
     STAT_ENTROPY,  /* sum over tokens of H = -sum_e p_e log p_e, p as in P_e */
     STAT_COUNT
 };
@@ -236,7 +244,8 @@ void dev_router_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, T
  * the score of the expert in force, with renorm over the sum of the placed ones (all 0 where that
  * sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 | group}. Replay: routing.expert
  * (N, k) is read (-1: unplaced; at most C of a group at one expert), choices take rows in (token,
- * choice) order; the rest follows as for recycle. */
+ * choice) order; the rest follows as for recycle: `first` is what would have been chosen, and a
+ * choice that is elsewhere counts as overflow. */
 void dev_route_fwd(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
 /* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and scores, plus the balance
  * loss (aux_scale E f_e / R on each P term), the z-loss (z_scale 2 lse softmax_e) and the entropy
@@ -323,25 +332,79 @@ typedef struct AdamwTensors {
     Tensor master; /* f32, updated */
     Tensor weight; /* bf16 copy, written; or none */
     Tensor grad;   /* f32 */
-    Tensor m, v;   /* f32, updated */
+    Tensor m, v;   /* f32, or both bf16; updated */
 } AdamwTensors;
+
+/* Moments in bf16 are computed and used in f32, then stored with stochastic rounding keyed by
+ * element: away from zero when the 16 bits that are dropped plus 16 random bits carry, so that the
+ * expectation is the f32 value. Element i uses word first + i (below 2^34) of the Philox stream
+ * {seed, RNG_ROUND, stream, step}: the low half for m, the high half for v. NaN and infinity
+ * stay. */
+typedef struct Rounding {
+    uint32_t stream; /* index of the parameter */
+    uint64_t first;  /* index of element 0 in it */
+} Rounding;
 
 typedef struct AdamwOpt {
     double beta1, beta2, eps, weight_decay;
     double lr_ratio; /* factor on vars->lr */
+    Tensor lr_each;  /* (n) f32 or none: the elements are n equal runs, one behind the other (the
+                        experts of a layer); run i has the further factor lr_each[i] */
+    Rounding rounding;
 } AdamwOpt;
 
 /* AdamW (Loshchilov & Hutter 2019): g = grad grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2)
- * g^2; w -= lr lr_ratio ((m / bias1) / (sqrt(v / bias2) + eps) + weight_decay w). All tensors of
- * one size. Does nothing when vars->skip. */
+ * g^2; w -= lr lr_ratio lr_each ((m / bias1) / (sqrt(v / bias2) + eps) + weight_decay w). All
+ * tensors of one size. Does nothing when vars->skip. */
 void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
+
+typedef struct MuonTensors {
+    Tensor master; /* (n, A, B) f32: n matrices; updated */
+    Tensor weight; /* (n, A, B) bf16 copy, written; or none */
+    Tensor grad;   /* (n, A, B) f32 */
+    Tensor m;      /* (n, A, B) f32 or bf16; updated */
+    Tensor work;   /* (W) f32, W at least dev_muon_work(A, B); n times that many and fewer let so
+                      many matrices run together, with the same bits. Contents: whatever */
+} MuonTensors;
+
+typedef struct MuonOpt {
+    double momentum, weight_decay;
+    double lr_ratio; /* factor on vars->lr */
+    Tensor lr_each;  /* (E) f32 or none, n a multiple of E: matrix i has the further factor
+                        lr_each[i / (n / E)] */
+    Rounding rounding;
+} MuonOpt;
+
+/* Elements of work for one matrix. */
+int64_t dev_muon_work(int64_t A, int64_t B);
+
+/* Muon (Jordan 2024) with the update's size of Moonlight (arXiv 2502.16982), each matrix by itself:
+ * g = grad grad_scale; m = momentum m + g; u = g + momentum m (Nesterov); X = u / (|u|_F + 1e-7);
+ * five times X = a X + (b G + c G^2) X with G = X X^T, a 3.4445, b -4.7750, c 2.0315 (where A > B,
+ * G = X^T X on the right of X: the same numbers); w -= lr lr_ratio lr_each (0.2 sqrt(max(A, B)) X +
+ * weight_decay w). All products f32. Does nothing when vars->skip. */
+void dev_muon(Device *d, MuonTensors t, const MuonOpt *opt, const StepVars *vars);
 
 /* sum (1) f64 += sum of x^2. */
 void dev_sqsum(Device *d, Tensor sum, Tensor x);
-/* From sum (1) f64: grad_norm = sqrt(sum); grad_scale = min(1, max_norm / norm) (1 if max_norm is
- * 0); skip = norm not finite (grad_scale then
- * has no meaning). vars is a device pointer. */
-void dev_clip(Device *d, StepVars *vars, Tensor sum, double max_norm);
+typedef struct ClipOpt {
+    double max_norm; /* 0: no clipping */
+    double z_max;    /* 0: outliers are not looked for */
+    int64_t window;  /* W, at least 2 */
+    Tensor loss;     /* (2) f64: sum of the step's token losses, their number; or none */
+    Tensor history;  /* (1 + 2 W) f64, zeros at first, updated: number of steps taken in, ring of
+                        norms, ring of mean losses (step i of those taken in is at i % W); none if
+                        z_max is 0 */
+} ClipOpt;
+
+/* From sum (1) f64: grad_norm = sqrt(sum); grad_scale = min(1, max_norm / norm) (without meaning
+ * where the norm is not finite). skip: SKIP_NOT_FINITE if norm or mean loss is not finite; else
+ * SKIP_NORM, or else SKIP_LOSS, if that lies more than z_max population standard deviations above
+ * the mean of the last W steps, once W have been taken in. Then the step is taken in, also if it is
+ * an outlier: a lasting change is one for a few steps only, where a window of accepted steps would
+ * refuse the new level for ever. What is not finite is not (mean and deviation would not be
+ * numbers while it is in the window), nor a step without targets. vars is a device pointer. */
+void dev_clip(Device *d, StepVars *vars, Tensor sum, const ClipOpt *opt);
 /* Copies *host over *vars (device pointer). */
 void dev_step_begin(Device *d, StepVars *vars, const StepVars *host);
 

@@ -61,7 +61,8 @@ typedef struct DeviceOps {
     int (*nll_sum)(Device *d, Tensor sum, Tensor lse, Tensor target_logit, Tensor targets);
     int (*adamw)(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
     int (*sqsum)(Device *d, Tensor sum, Tensor x);
-    int (*clip)(Device *d, StepVars *vars, Tensor sum, double max_norm);
+    int (*muon)(Device *d, MuonTensors t, const MuonOpt *opt, const StepVars *vars);
+    int (*clip)(Device *d, StepVars *vars, Tensor sum, const ClipOpt *opt);
     int (*step_begin)(Device *d, StepVars *vars, const StepVars *host);
     int (*cast)(Device *d, Tensor dst, Tensor src);
     int (*fill)(Device *d, Tensor t, double value);

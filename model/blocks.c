@@ -33,6 +33,7 @@ static void cut_routing(const Pass *p, int64_t l, LayerActs *a, int64_t rows)
         *by_row[i] = tensor_slice(*by_row[i], 0, rows);
     r->stats = p->train ? sub(sub(w->stats, p->micro), l) : w->eval_stats;
     r->load = p->train ? sub(sub(w->load, p->micro), l) : w->eval_load;
+    r->count = p->train ? sub(sub(w->count, p->micro), l) : w->eval_count;
 }
 
 LayerActs pass_acts(const Pass *p, int64_t l)
@@ -55,6 +56,7 @@ RouteOpt pass_route_opt(const Pass *p, int64_t l)
     const ModelConfig *c = &p->m->c;
     return (RouteOpt){.mode = p->train ? (RouteMode)c->routing : ROUTE_DROPLESS,
                       .renorm = c->router_weight == WEIGHT_RENORM,
+                      .weight_scale = 1,
                       .group_tokens = p->train ? c->routing_group_tokens : p->N,
                       .capacity = model_capacity(c),
                       .group0 = p->group0,

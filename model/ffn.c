@@ -31,6 +31,7 @@ void ffn_forward(const Pass *p, int64_t l)
     RouteOpt opt = pass_route_opt(p, l);
     dev_router_fwd(d, a.logits, a.ffn_in, w->router);
     dev_route_fwd(d, &a.route, a.logits, &opt);
+    if (m->observer && !p->train) m->observer(m->observer_context, l, &a.route);
     dev_dispatch_fwd(d, a.xe, a.ffn_in, &a.route);
     dev_expert_linear_fwd(d, a.gu, a.xe, w->gate_up, a.route.row_begin);
     dev_swiglu_fwd(d, a.h, a.gu);

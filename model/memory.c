@@ -188,9 +188,11 @@ static void layout_work(Model *m, Layout *at)
     int64_t groups = size_max(1, N / c->routing_group_tokens);
     w->eval_stats = take2(at, "eval_stats", DT_F32, 1, STAT_COUNT);
     w->eval_load = take2(at, "eval_load", DT_I32, 1, E);
+    w->eval_count = take2(at, "eval_count", DT_I32, 1, E);
     if (!m->shape.train) return;
     w->stats = take(at, "stats", DT_F32, m->shape.micro_batches, c->n_layers, groups, STAT_COUNT);
     w->load = take(at, "load", DT_I32, m->shape.micro_batches, c->n_layers, groups, E);
+    w->count = take(at, "count", DT_I32, m->shape.micro_batches, c->n_layers, groups, E);
 }
 
 static void layout_backward(Model *m, Layout *at)

@@ -40,7 +40,8 @@ typedef struct WorkTensors {
     Tensor final_x, final_in, final_rstd; /* (N, D), (N, D), (N) */
     Tensor lse, target_logit, loss;      /* (N), (N) f32, (2) f64 */
     Tensor stats, load;                  /* (micro, L, Gr, STAT_COUNT) f32, (micro, L, Gr, E) i32 */
-    Tensor eval_stats, eval_load;        /* (1, STAT_COUNT), (1, E) */
+    Tensor count;                        /* (micro, L, Gr, E) i32 */
+    Tensor eval_stats, eval_load, eval_count; /* (1, STAT_COUNT), (1, E), (1, E) */
     Tensor rope;                         /* (positions, K/2, 2) f32 */
     Tensor dres, dx;                     /* (N, D) */
     Tensor d_o, dq, dq_raw;              /* (N, H, K) */
@@ -62,6 +63,8 @@ struct Model {
     ModelParams p, g;     /* weights as operations take them; gradients */
     LayerActs *acts;      /* (L) when training, else 1 */
     WorkTensors w;
+    RouteObserver observer; /* or NULL */
+    void *observer_context;
 };
 
 /* Lays everything out in `plan`; tensors get base + offset as address (base NULL: a rehearsal). The

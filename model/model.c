@@ -172,6 +172,13 @@ Tensor model_master(Model *m) { return m->master; }
 Tensor model_grads(Model *m) { return m->grads; }
 Tensor model_weights(Model *m) { return m->weights; }
 StepVars *model_vars(Model *m) { return m->vars; }
+Tensor model_loss_sums(Model *m) { return m->w.loss; }
+
+void model_observe(Model *m, RouteObserver call, void *context)
+{
+    m->observer = call;
+    m->observer_context = context;
+}
 
 int model_state(Model *m, StateTensor out[STATE_MAX])
 {

@@ -61,6 +61,7 @@ Tensor model_master(Model *m); /* f32 */
 Tensor model_grads(Model *m);  /* f32; train only */
 Tensor model_weights(Model *m); /* bf16 copy, or none in f32 mode */
 StepVars *model_vars(Model *m); /* device pointer */
+Tensor model_loss_sums(Model *m); /* (2) f64: since model_zero_grads: sum of token losses, targets */
 
 void model_init(Model *m, uint64_t seed); /* fills the masters and refreshes the weights */
 /* Copies masters into the compute weights; after init, load and each update made outside adamw. */
@@ -94,6 +95,13 @@ void model_stats(Model *m, int n_micro, StepStats *out);
  * the number of targets. If token_nll is given (B*T floats) it receives each token's, 0 where
  * ignored. */
 void model_eval_micro(Model *m, const MicroBatch *b, double sums[2], float *token_nll);
+
+/* Called behind the routing of each layer of every pass without gradients (model_eval_micro,
+ * model_logits, decoding), layers in order; r is cut to the pass's tokens. Its tensors are device
+ * memory that the next layer writes over: dev_download what you need. Passes in training are not
+ * observed: model_stats tells of them. call NULL: nobody. */
+typedef void (*RouteObserver)(void *context, int64_t layer, const Routing *r);
+void model_observe(Model *m, RouteObserver call, void *context);
 
 /* Logits (B*T, V) f32 into host memory: for tests and small tools. Routing dropless. */
 void model_logits(Model *m, const MicroBatch *b, float *logits);

@@ -23,13 +23,12 @@ typedef struct Builder {
 
 /* What a kind of parameter implies. */
 static const struct {
-    bool decay, f32;
+    bool f32;
     double init_value;
 } kinds[] = {
-    [PARAM_EMBED] = {true, false, 0}, [PARAM_HEAD] = {true, false, 0},
-    [PARAM_ATTN] = {true, false, 0},  [PARAM_NORM] = {false, true, 1},
-    [PARAM_BIAS] = {false, true, 0},  [PARAM_ROUTER] = {true, true, 0},
-    [PARAM_SHARED] = {true, false, 0}, [PARAM_EXPERT] = {true, false, 0},
+    [PARAM_EMBED] = {false, 0},  [PARAM_HEAD] = {false, 0}, [PARAM_ATTN] = {false, 0},
+    [PARAM_NORM] = {true, 1},    [PARAM_BIAS] = {true, 0},  [PARAM_ROUTER] = {true, 0},
+    [PARAM_SHARED] = {false, 0}, [PARAM_EXPERT] = {false, 0},
 };
 
 static void add_row(Builder *b, ParamKind kind, const char *name, double std, int n_dim, ...)
@@ -47,7 +46,7 @@ static void add_row(Builder *b, ParamKind kind, const char *name, double std, in
     }
     ParamRow *row = &t->row[t->count++];
     *row = (ParamRow){.kind = kind, .layer = b->layer, .n_dim = n_dim, .elements = 1,
-                      .decay = kinds[kind].decay, .f32 = kinds[kind].f32, .init_std = std,
+                      .f32 = kinds[kind].f32, .init_std = std,
                       .init_value = kinds[kind].init_value, .offset = t->elements};
     if (b->layer < 0) snprintf(row->name, sizeof row->name, "%s", name);
     else snprintf(row->name, sizeof row->name, "layers.%d.%s", b->layer, name);
@@ -145,6 +144,13 @@ void params_init_row(const ParamRow *row, uint64_t seed, float *out)
         PhiloxKey key = {seed, RNG_INIT, (uint32_t)(i >> 32), name >> 8};
         out[i] = (float)(row->init_std * philox_normal(&key, (uint32_t)i));
     }
+}
+
+int64_t params_stacked(const ParamRow *row)
+{
+    static const char stacked[] = "gate_up.weight";
+    size_t n = strlen(row->name), tail = sizeof stacked - 1;
+    return n >= tail && !strcmp(row->name + n - tail, stacked) ? 2 : 1;
 }
 
 Tensor params_view(const ParamRow *row, void *flat, DType type)

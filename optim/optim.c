@@ -4,33 +4,59 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/size.h"
+#include "optim/moments.h"
+
 struct Optimizer {
     Model *m;
     OptimConfig c;
-    Tensor moment1, moment2; /* f32 flat */
+    Moments moments;
     Tensor sum;              /* (1) f64: squared gradient norm */
+    Tensor history;          /* (1 + 2 window) f64 of dev_clip, or none */
+    Tensor expert_rates;     /* (L, E) f32, or none */
     void *block;
 };
 
-static void layout(Optimizer *o, int64_t elements, ArenaPlan *plan, char *base)
+static Tensor take(ArenaPlan *plan, char *base, const char *name, DType type, int64_t n)
 {
-    int64_t bytes = elements * 4;
-    uintptr_t m = (uintptr_t)arena_reserve(plan, "optimizer/first moment f32", bytes);
-    uintptr_t v = (uintptr_t)arena_reserve(plan, "optimizer/second moment f32", bytes);
-    uintptr_t s = (uintptr_t)arena_reserve(plan, "optimizer/norm", 8);
-    o->moment1 = tensor_1d((void *)((uintptr_t)base + m), DT_F32, elements);
-    o->moment2 = tensor_1d((void *)((uintptr_t)base + v), DT_F32, elements);
-    o->sum = tensor_1d((void *)((uintptr_t)base + s), DT_F64, 1);
+    int64_t bytes;
+    if (!size_mul(n, (int64_t)dtype_size(type), &bytes)) bytes = -1;
+    uintptr_t at = (uintptr_t)arena_reserve(plan, name, bytes);
+    return tensor_1d((void *)((uintptr_t)base + at), type, n);
 }
 
-int optimizer_plan(const ModelConfig *c, ArenaPlan *plan, Err *e)
+static void layout(Optimizer *o, const ModelConfig *model, ArenaPlan *plan, char *base)
+{
+    int64_t L = model->n_layers, E = model->n_experts;
+    moments_layout(&o->moments, plan, base);
+    o->sum = take(plan, base, "optimizer/norm", DT_F64, 1);
+    if (o->c.skip_zscore > 0)
+        o->history = take(plan, base, "optimizer/latest steps", DT_F64, 1 + 2 * o->c.skip_window);
+    if (!E) return;
+    Tensor rates = take(plan, base, "optimizer/expert rates", DT_F32, L * E);
+    o->expert_rates = tensor_2d(rates.data, DT_F32, L, E);
+}
+
+int optimizer_plan(const ModelConfig *c, const OptimConfig *optim, ArenaPlan *plan, Err *e)
 {
     ParamTable table;
-    Optimizer rehearsal;
+    Optimizer rehearsal = {.c = *optim};
     if (params_build(&table, c, e)) return -1;
-    layout(&rehearsal, table.elements, plan, NULL);
+    int rc = moments_make(&rehearsal.moments, &table, optim, e);
+    if (!rc) layout(&rehearsal, c, plan, NULL);
+    moments_free(&rehearsal.moments);
     params_free(&table);
-    return arena_check(plan, e);
+    return rc ? -1 : arena_check(plan, e);
+}
+
+/* Zeros everywhere, but for the factors of the rates. */
+static void start(Optimizer *o)
+{
+    Device *d = model_device(o->m);
+    dev_fill(d, o->moments.m, 0);
+    dev_fill(d, o->moments.v, 0);
+    if (tensor_given(o->history)) dev_fill(d, o->history, 0);
+    if (tensor_given(o->expert_rates)) dev_fill(d, o->expert_rates, 1);
 }
 
 Optimizer *optimizer_create(Model *m, const OptimConfig *c, Err *e)
@@ -43,17 +69,19 @@ Optimizer *optimizer_create(Model *m, const OptimConfig *c, Err *e)
     }
     o->m = m;
     o->c = *c;
-    layout(o, model_params(m)->elements, &plan, NULL);
-    o->block = dev_alloc(model_device(m), arena_total(&plan), "the optimizer", e);
-    arena_clear(&plan);
+    if (!moments_make(&o->moments, model_params(m), c, e)) {
+        layout(o, model_config(m), &plan, NULL);
+        if (!arena_check(&plan, e))
+            o->block = dev_alloc(model_device(m), arena_total(&plan), "the optimizer", e);
+        arena_clear(&plan);
+    }
     if (!o->block) {
         optimizer_destroy(&o);
         return NULL;
     }
-    layout(o, model_params(m)->elements, &plan, o->block);
+    layout(o, model_config(m), &plan, o->block);
     arena_clear(&plan);
-    dev_fill(model_device(m), o->moment1, 0);
-    dev_fill(model_device(m), o->moment2, 0);
+    start(o);
     return o;
 }
 
@@ -61,6 +89,7 @@ void optimizer_destroy(Optimizer **o)
 {
     if (!*o) return;
     dev_free(model_device((*o)->m), (*o)->block);
+    moments_free(&(*o)->moments);
     free(*o);
     *o = NULL;
 }
@@ -75,25 +104,59 @@ void optimizer_begin(Optimizer *o, uint64_t seed, int64_t step, double lr, int64
     dev_step_begin(model_device(o->m), model_vars(o->m), &vars);
 }
 
+/* Factors of the experts that a row holds; none for other rows. */
+static Tensor rates_of(const Optimizer *o, const ParamRow *row)
+{
+    if (row->kind != PARAM_EXPERT) return tensor_none();
+    Tensor layer = tensor_slice(o->expert_rates, row->layer, 1);
+    return tensor_1d(layer.data, DT_F32, tensor_elements(layer));
+}
+
+static void update_adamw(Optimizer *o, int i)
+{
+    const ParamRow *row = &model_params(o->m)->row[i];
+    Tensor weights = model_weights(o->m);
+    AdamwTensors t = {.master = params_view(row, model_master(o->m).data, DT_F32),
+                      .grad = params_view(row, model_grads(o->m).data, DT_F32),
+                      .m = o->moments.row[i].m, .v = o->moments.row[i].v};
+    if (weights.data) t.weight = params_view(row, weights.data, DT_BF16);
+    AdamwOpt opt = {.beta1 = o->c.beta1, .beta2 = o->c.beta2, .eps = o->c.eps,
+                    .weight_decay = o->c.decay[row->kind] ? o->c.weight_decay : 0,
+                    .lr_ratio = o->c.lr_ratio[row->kind], .lr_each = rates_of(o, row),
+                    .rounding = {.stream = (uint32_t)i}};
+    dev_adamw(model_device(o->m), t, &opt, model_vars(o->m));
+}
+
+static void update_muon(Optimizer *o, int i)
+{
+    const ParamRow *row = &model_params(o->m)->row[i];
+    const RowMoments *r = &o->moments.row[i];
+    Tensor weights = model_weights(o->m), master = params_view(row, model_master(o->m).data, DT_F32);
+    Tensor grad = params_view(row, model_grads(o->m).data, DT_F32);
+    MuonTensors t = {.master = tensor_reshape3(master, r->n, r->A, r->B),
+                     .grad = tensor_reshape3(grad, r->n, r->A, r->B),
+                     .m = tensor_reshape3(r->m, r->n, r->A, r->B), .work = o->moments.work};
+    if (weights.data)
+        t.weight = tensor_reshape3(params_view(row, weights.data, DT_BF16), r->n, r->A, r->B);
+    MuonOpt opt = {.momentum = o->c.muon_momentum,
+                   .weight_decay = o->c.decay[row->kind] ? o->c.weight_decay : 0,
+                   .lr_ratio = o->c.lr_ratio[row->kind], .lr_each = rates_of(o, row),
+                   .rounding = {.stream = (uint32_t)i}};
+    dev_muon(model_device(o->m), t, &opt, model_vars(o->m));
+}
+
 void optimizer_step(Optimizer *o, StepVars *vars)
 {
     Model *m = o->m;
     Device *d = model_device(m);
-    Tensor weights = model_weights(m);
+    ClipOpt clip = {.max_norm = o->c.clip, .z_max = o->c.skip_zscore, .window = o->c.skip_window,
+                    .loss = model_loss_sums(m), .history = o->history};
     dev_fill(d, o->sum, 0);
     dev_sqsum(d, o->sum, model_grads(m));
-    dev_clip(d, model_vars(m), o->sum, o->c.clip);
+    dev_clip(d, model_vars(m), o->sum, &clip);
     for (int i = 0; i < model_params(m)->count; i++) {
-        const ParamRow *row = &model_params(m)->row[i];
-        AdamwTensors t = {.master = params_view(row, model_master(m).data, DT_F32),
-                          .grad = params_view(row, model_grads(m).data, DT_F32),
-                          .m = params_view(row, o->moment1.data, DT_F32),
-                          .v = params_view(row, o->moment2.data, DT_F32)};
-        if (weights.data) t.weight = params_view(row, weights.data, DT_BF16);
-        AdamwOpt opt = {.beta1 = o->c.beta1, .beta2 = o->c.beta2, .eps = o->c.eps,
-                        .weight_decay = row->decay ? o->c.weight_decay : 0,
-                        .lr_ratio = row->kind == PARAM_EXPERT ? o->c.expert_lr_ratio : 1};
-        dev_adamw(d, t, &opt, model_vars(m));
+        if (o->moments.row[i].muon) update_muon(o, i);
+        else update_adamw(o, i);
     }
     dev_weights_changed(d);
     Tensor view = tensor_1d(model_vars(m), DT_F64, sizeof *vars / 8);
@@ -102,10 +165,11 @@ void optimizer_step(Optimizer *o, StepVars *vars)
 
 int optimizer_state(Optimizer *o, StateTensor out[STATE_MAX])
 {
-    (void)o;
-    (void)out;
-    return 0;
+    int n = 0;
+    if (tensor_given(o->history)) out[n++] = (StateTensor){"skip_history", o->history};
+    return n;
 }
 
-Tensor optimizer_m(Optimizer *o) { return o->moment1; }
-Tensor optimizer_v(Optimizer *o) { return o->moment2; }
+Tensor optimizer_expert_rates(Optimizer *o) { return o->expert_rates; }
+Tensor optimizer_m(Optimizer *o, int row) { return o->moments.row[row].m; }
+Tensor optimizer_v(Optimizer *o, int row) { return o->moments.row[row].v; }

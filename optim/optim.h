@@ -1,13 +1,30 @@
-/* optim/optim.h - the optimizer over the parameter table: clipping and AdamW, on device operations.
- * State: moments m and v, f32, flat over the parameter space. */
+/* optim/optim.h - the optimizer over the parameter table, on device operations: clipping, skipping
+ * of bad steps, AdamW, or Muon for the matrices of attention and experts and AdamW for the rest.
+ * State: moments by row (first ones for all, second ones for AdamW's rows), f32 or bf16, and the
+ * window of norms and losses that outliers are judged by. */
 #ifndef ISOMOE_OPTIM_OPTIM_H
 #define ISOMOE_OPTIM_OPTIM_H
 
 #include "model/model.h"
 
+enum { OPTIM_GROUPS = PARAM_EXPERT + 1 };
+typedef enum OptimKind { OPTIM_ADAMW, OPTIM_MUON } OptimKind;
+typedef enum MomentType { MOMENTS_F32, MOMENTS_BF16 } MomentType;
+
+/* Initializers of OptimConfig: one ratio for all groups; decay of the matrices only. */
+#define OPTIM_SAME(x) {x, x, x, x, x, x, x, x}
+#define OPTIM_MATRICES {[PARAM_EMBED] = true, [PARAM_HEAD] = true, [PARAM_ATTN] = true,            \
+                        [PARAM_ROUTER] = true, [PARAM_SHARED] = true, [PARAM_EXPERT] = true}
+
 typedef struct OptimConfig {
     double lr, beta1, beta2, eps, weight_decay, clip;
-    double expert_lr_ratio; /* specialized experts' rate / the others' */
+    int kind;               /* OptimKind */
+    int moments;            /* MomentType */
+    double muon_momentum;
+    double skip_zscore;     /* 0: outliers are not skipped; see dev_clip */
+    int64_t skip_window;    /* steps that they are judged by */
+    double lr_ratio[OPTIM_GROUPS]; /* by ParamKind: rate / the schedule's */
+    bool decay[OPTIM_GROUPS];      /* by ParamKind: weight decay applies */
     int schedule;           /* ScheduleKind */
     int64_t warmup_steps, decay_steps; /* wsd: linear or 1-sqrt decay over the last decay_steps */
     double final_lr_ratio;             /* rate at the end / peak */
@@ -22,7 +39,7 @@ double schedule_lr(const OptimConfig *c, int64_t step, int64_t steps);
 typedef struct Optimizer Optimizer;
 
 /* Adds the optimizer's arena to a plan. */
-int optimizer_plan(const ModelConfig *c, ArenaPlan *plan, Err *e);
+int optimizer_plan(const ModelConfig *c, const OptimConfig *optim, ArenaPlan *plan, Err *e);
 Optimizer *optimizer_create(Model *m, const OptimConfig *c, Err *e); /* moments zero */
 void optimizer_destroy(Optimizer **o);
 
@@ -30,14 +47,21 @@ void optimizer_destroy(Optimizer **o);
  * made so far; targets: counted targets of the global batch. */
 void optimizer_begin(Optimizer *o, uint64_t seed, int64_t step, double lr, int64_t updates,
                      double targets);
-/* After them: norm, clip, AdamW on every row, weights refreshed. *vars receives what the device
- * decided (norm, scale, skip). */
+/* After them: norm, clip, the update of every row, weights refreshed. *vars receives what the device
+ * decided (norm, scale, skip, z values). */
 void optimizer_step(Optimizer *o, StepVars *vars);
 
 /* What the optimizer carries from step to step besides the moments; returns how many. */
 int optimizer_state(Optimizer *o, StateTensor out[STATE_MAX]);
 
-Tensor optimizer_m(Optimizer *o); /* f32 flat, for checkpoints */
-Tensor optimizer_v(Optimizer *o);
+/* (L, E) f32 on the device, all 1 at first: factors on the rates of the experts, on top of their
+ * ratio. Row l scales the experts of layer l; whoever writes it does so before optimizer_step. None
+ * for a model without experts. Not kept in checkpoints: what makes the factors is. */
+Tensor optimizer_expert_rates(Optimizer *o);
+
+/* Moments of row `row` of the parameter table, in its shape, for checkpoints; none where the row has
+ * no second moment. */
+Tensor optimizer_m(Optimizer *o, int row);
+Tensor optimizer_v(Optimizer *o, int row);
 
 #endif

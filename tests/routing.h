@@ -1,4 +1,5 @@
-/* tests/routing.h - one call of dev_route_fwd with all that goes in and comes out, on the host. */
+/* tests/routing.h - one call of dev_route_fwd with all that goes in and comes out, on the host.
+ * Include cmocka before it. */
 #ifndef ISOMOE_TESTS_ROUTING_H
 #define ISOMOE_TESTS_ROUTING_H
 
@@ -17,13 +18,16 @@ typedef struct Trial {
     uint32_t layer;
     StepVars vars;
     double aux_scale, z_scale;
+    RouteOpt more;                                                /* what the fields here lack */
+    const float *bias, *balance_f, *balance_width;                /* (E) on the host, or NULL */
     float *logits;                                                /* (N, E) */
     float *probs, *weight, *stats;                                /* out */
     int32_t *first, *expert, *row, *row_src, *row_begin, *load;   /* out */
+    int32_t *count;                                               /* out */
     float *dweight, *dlogits;                                     /* trial_backward */
 } Trial;
 
-enum { TRIAL_OUTPUTS = 9 };
+enum { TRIAL_OUTPUTS = 10 };
 
 typedef struct TrialOutput {
     const char *name;
@@ -36,7 +40,7 @@ static inline int64_t trial_groups(const Trial *t) { return t->N / t->R; }
 
 static inline int64_t trial_rows(const Trial *t)
 {
-    return t->mode == ROUTE_RECYCLE ? t->E * trial_groups(t) * t->C : t->N * t->k;
+    return t->mode == ROUTE_DROPLESS ? t->N * t->k : t->E * trial_groups(t) * t->C;
 }
 
 static inline void trial_outputs(const Trial *t, TrialOutput out[TRIAL_OUTPUTS])
@@ -50,6 +54,7 @@ static inline void trial_outputs(const Trial *t, TrialOutput out[TRIAL_OUTPUTS])
         {"row_src", t->row_src, DT_I32, trial_rows(t), 0},
         {"row_begin", t->row_begin, DT_I32, t->E + 1, 0},
         {"load", t->load, DT_I32, trial_groups(t), t->E},
+        {"count", t->count, DT_I32, trial_groups(t), t->E},
         {"stats", t->stats, DT_F32, trial_groups(t), STAT_COUNT},
     };
     memcpy(out, all, sizeof all);
@@ -70,7 +75,7 @@ static inline void *trial_array(int64_t n)
 static inline Trial trial_new(int64_t N, int64_t E, int64_t k, int64_t R, int64_t C)
 {
     Trial t = {.N = N, .E = E, .k = k, .R = R, .C = C, .mode = ROUTE_RECYCLE,
-               .vars = {.seed = 1, .step = 7}};
+               .vars = {.seed = 1, .step = 7}, .more = {.weight_scale = 1}};
     t.logits = trial_array(N * E);
     t.probs = trial_array(N * E);
     t.dlogits = trial_array(N * E);
@@ -82,6 +87,7 @@ static inline Trial trial_new(int64_t N, int64_t E, int64_t k, int64_t R, int64_
     t.row_src = trial_array(E * N / R * C > N * k ? E * N / R * C : N * k);
     t.row_begin = trial_array(E + 1);
     t.load = trial_array(N / R * E);
+    t.count = trial_array(N / R * E);
     t.stats = trial_array(N / R * STAT_COUNT);
     return t;
 }
@@ -89,7 +95,7 @@ static inline Trial trial_new(int64_t N, int64_t E, int64_t k, int64_t R, int64_
 static inline void trial_free(Trial *t)
 {
     void *all[] = {t->logits, t->probs, t->dlogits, t->weight, t->dweight, t->first,
-                   t->expert, t->row, t->row_src, t->row_begin, t->load, t->stats};
+                   t->expert, t->row, t->row_src, t->row_begin, t->load, t->count, t->stats};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -105,6 +111,20 @@ static inline void trial_normal(Trial *t, uint64_t seed, double skew)
     }
 }
 
+/* 400 tokens with skewed normal logits, and upstream gradients; even loads are 20. */
+static inline Trial trial_busy(RouteMode mode, uint64_t seed, int64_t C)
+{
+    int64_t E = 12, k = mode == ROUTE_EXPERT_CHOICE ? E : 3, R = 80;
+    Trial t = trial_new(5 * R, E, k, R, C);
+    PhiloxKey key = {.seed = seed, .purpose = RNG_TEST, .stream = 9};
+    t.mode = mode;
+    t.renorm = true;
+    t.group0 = 3;
+    trial_normal(&t, seed, 1.0);
+    for (int64_t i = 0; i < t.N * k; i++) t.dweight[i] = (float)philox_normal(&key, (uint32_t)i);
+    return t;
+}
+
 static inline Tensor trial_upload(Device *d, const void *host, DType type, int64_t rows,
                                   int64_t cols)
 {
@@ -118,9 +138,17 @@ static inline Tensor trial_upload(Device *d, const void *host, DType type, int64
 
 static inline RouteOpt trial_options(const Trial *t, const StepVars *vars)
 {
-    return (RouteOpt){.mode = t->mode, .renorm = t->renorm, .group_tokens = t->R, .capacity = t->C,
-                      .group0 = t->group0, .layer = t->layer, .vars = vars,
-                      .aux_scale = t->aux_scale, .z_scale = t->z_scale};
+    RouteOpt opt = t->more;
+    opt.mode = t->mode;
+    opt.renorm = t->renorm;
+    opt.group_tokens = t->R;
+    opt.capacity = t->C;
+    opt.group0 = t->group0;
+    opt.layer = t->layer;
+    opt.vars = vars;
+    opt.aux_scale = t->aux_scale;
+    opt.z_scale = t->z_scale;
+    return opt;
 }
 
 /* Runs dev_route_fwd, and dev_route_bwd if asked; every output is garbage before. */
@@ -130,14 +158,20 @@ static inline void trial_run_both(Device *d, Trial *t, bool backward)
     Tensor live[TRIAL_OUTPUTS];
     trial_outputs(t, out);
     for (int i = 0; i < TRIAL_OUTPUTS; i++) {
-        memset(out[i].data, 0xc5, (size_t)output_size(&out[i]) * sizeof(float));
+        bool given = t->mode == ROUTE_REPLAY && out[i].data == t->expert;
+        if (!given) memset(out[i].data, 0xc5, (size_t)output_size(&out[i]) * sizeof(float));
         live[i] = trial_upload(d, out[i].data, out[i].type, out[i].rows, out[i].cols);
     }
-    Routing r = {live[0], live[1], live[2], live[3], live[4], live[5], live[6], live[7], live[8]};
+    Routing r = {live[0], live[1], live[2], live[3], live[4],
+                 live[5], live[6], live[7], live[8], live[9]};
     Tensor logits = trial_upload(d, t->logits, DT_F32, t->N, t->E);
     StepVars *vars = dev_alloc(d, sizeof *vars, "step values", NULL);
     dev_step_begin(d, vars, &t->vars);
     RouteOpt opt = trial_options(t, vars);
+    Tensor *vectors[] = {&opt.bias, &opt.balance_f, &opt.balance_width};
+    const float *const given[] = {t->bias, t->balance_f, t->balance_width};
+    for (int i = 0; i < 3; i++)
+        if (given[i]) *vectors[i] = trial_upload(d, given[i], DT_F32, t->E, 0);
     dev_route_fwd(d, &r, logits, &opt);
     if (backward) {
         Tensor dweight = trial_upload(d, t->dweight, DT_F32, t->N, t->k);
@@ -151,11 +185,22 @@ static inline void trial_run_both(Device *d, Trial *t, bool backward)
         dev_download(d, out[i].data, live[i]);
         dev_free(d, live[i].data);
     }
+    for (int i = 0; i < 3; i++)
+        if (given[i]) dev_free(d, vectors[i]->data);
     dev_free(d, logits.data);
     dev_free(d, vars);
 }
 
 static inline void trial_run(Device *d, Trial *t) { trial_run_both(d, t, false); }
+
+/* Aborts the test with the case, if the condition is false. */
+#define NEED(t, condition)                                                                         \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            fail_msg("N %ld E %ld k %ld R %ld C %ld seed %lu: not %s", (long)(t)->N, (long)(t)->E, \
+                     (long)(t)->k, (long)(t)->R, (long)(t)->C, (unsigned long)(t)->vars.seed,      \
+                     #condition);                                                                  \
+    } while (0)
 
 /* Sum over groups of one statistic. */
 static inline double trial_stat(const Trial *t, int stat)

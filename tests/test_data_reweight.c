@@ -56,7 +56,7 @@ static void test_formula(void **state)
                         philox_uniform(&key, 100 * i) * 3, philox_uniform(&key, 100 * i + 1) * 0.1};
         for (int s = 0; s < n; s++) {
             uint32_t at = 100 * i + 4 * (uint32_t)s;
-            w[s] = s && i % 5 == 0 ? 0 : 5 * philox_uniform(&key, at + 10);
+            w[s] = s % 2 && i % 5 == 0 ? 0 : 5 * philox_uniform(&key, at + 10);
             l[s] = 4 * philox_uniform(&key, at + 11);
             r[s] = 4 * philox_uniform(&key, at + 12);
             long double d = (long double)l[s] - r[s];

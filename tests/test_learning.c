@@ -12,8 +12,9 @@
 #include "optim/optim.h"
 #include "tests/ref/tiny.h"
 
-static const OptimConfig optim = {.lr = 5e-3, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-8,
-                                  .weight_decay = 0.01, .clip = 1, .expert_lr_ratio = 1,
+static OptimConfig optim = {.lr = 5e-3, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-8,
+                                  .weight_decay = 0.01, .clip = 1, .lr_ratio = OPTIM_SAME(1),
+                                  .decay = OPTIM_MATRICES, .muon_momentum = 0.95,
                                   .schedule = SCHEDULE_CONSTANT, .warmup_steps = 20,
                                   .final_lr_ratio = 0.1};
 
@@ -85,6 +86,20 @@ static void test_overfit_bf16(void **state)
     overfit(DT_BF16, 0.05);
 }
 
+/* Each optimizer in turn, from the same start. */
+static void test_overfit_optimizers(void **state)
+{
+    (void)state;
+    OptimConfig kept = optim;
+    optim.moments = MOMENTS_BF16;
+    overfit(DT_F32, 0.02);
+    optim.kind = OPTIM_MUON;
+    overfit(DT_BF16, 0.05);
+    optim.moments = MOMENTS_F32;
+    overfit(DT_F32, 0.02);
+    optim = kept;
+}
+
 /* Half random tokens, then the same again; targets only in the second half. */
 static void induction_batch(TinyBatch *b, int64_t vocab, uint64_t seed)
 {
@@ -133,6 +148,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_overfit_f32),
         cmocka_unit_test(test_overfit_bf16),
+        cmocka_unit_test(test_overfit_optimizers),
         cmocka_unit_test(test_induction),
     };
     const struct CMUnitTest fast[] = {cmocka_unit_test(test_overfit_f32)};

@@ -81,6 +81,59 @@ static void attention_groups(Device *d)
 
 static void router_weight(Device *d) { dev_router_fwd(d, f32(2, 4), bf16(2, 3), bf16(4, 3)); }
 
+/* A routing of 6 tokens in two groups; more: what is wrong with it. */
+static void route_call(Device *d, int64_t E, int64_t k, RouteOpt more)
+{
+    StepVars vars = {.seed = 1};
+    more.group_tokens = 3;
+    more.capacity = 2;
+    more.vars = &vars;
+    int64_t rows = more.mode == ROUTE_DROPLESS ? 6 * k : E * 4;
+    Tensor choices = tensor_2d(block, DT_I32, 6, k), loads = tensor_2d(block, DT_I32, 2, E);
+    Routing r = {.probs = f32(6, E), .first = choices, .expert = choices, .row = choices,
+                 .weight = f32(6, k), .row_src = vec(DT_I32, rows), .row_begin = vec(DT_I32, E + 1),
+                 .load = loads, .count = loads, .stats = f32(2, STAT_COUNT)};
+    dev_route_fwd(d, &r, f32(6, E), &more);
+}
+
+static void route_scale(Device *d) { route_call(d, 4, 2, (RouteOpt){.weight_scale = 0}); }
+
+static void route_slots(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .mode = ROUTE_EXPERT_CHOICE});
+}
+
+static void route_expert_bias(Device *d)
+{
+    RouteOpt opt = {.weight_scale = 1, .mode = ROUTE_EXPERT_CHOICE, .bias = vec(DT_F32, 4)};
+    route_call(d, 4, 4, opt);
+}
+
+static void route_bias(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .bias = vec(DT_F32, 3)});
+}
+
+static void route_uneven_blocks(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .blocks = 3, .blocks_top = 2});
+}
+
+static void route_small_blocks(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .blocks = 4, .blocks_top = 1});
+}
+
+static void route_sigmoid_p(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .score = SCORE_SIGMOID, .top_p = 0.5});
+}
+
+static void route_all_p(Device *d)
+{
+    route_call(d, 4, 2, (RouteOpt){.weight_scale = 1, .top_p = 1});
+}
+
 static void ce_targets(Device *d)
 {
     Tensor two = vec(DT_F32, 2);
@@ -93,6 +146,42 @@ static void adamw_size(Device *d)
                       .v = vec(DT_F32, 3)};
     StepVars vars = {0};
     dev_adamw(d, t, &(AdamwOpt){0}, &vars);
+}
+
+static void adamw_runs(Device *d)
+{
+    AdamwTensors t = {.master = vec(DT_F32, 4), .grad = vec(DT_F32, 4), .m = vec(DT_F32, 4),
+                      .v = vec(DT_F32, 4)};
+    StepVars vars = {0};
+    dev_adamw(d, t, &(AdamwOpt){.lr_each = vec(DT_F32, 3)}, &vars);
+}
+
+static void adamw_moments(Device *d)
+{
+    AdamwTensors t = {.master = vec(DT_F32, 4), .grad = vec(DT_F32, 4), .m = vec(DT_BF16, 4),
+                      .v = vec(DT_F32, 4)};
+    StepVars vars = {0};
+    dev_adamw(d, t, &(AdamwOpt){0}, &vars);
+}
+
+/* Two matrices of 2 x 2 with this much work and so many rates. */
+static void muon(Device *d, int64_t work, int64_t rates)
+{
+    Tensor t = tensor_reshape3(vec(DT_F32, 8), 2, 2, 2);
+    MuonTensors all = {.master = t, .grad = t, .m = t, .work = vec(DT_F32, work)};
+    StepVars vars = {.skip = 1};
+    dev_muon(d, all, &(MuonOpt){.lr_each = vec(DT_F32, rates)}, &vars);
+}
+
+static void muon_work(Device *d) { muon(d, dev_muon_work(2, 2) - 1, 2); }
+
+static void muon_rates(Device *d) { muon(d, dev_muon_work(2, 2), 3); }
+
+static void clip_history(Device *d)
+{
+    StepVars vars = {0};
+    ClipOpt opt = {.z_max = 3, .window = 4, .history = vec(DT_F64, 8)};
+    dev_clip(d, &vars, vec(DT_F64, 1), &opt);
 }
 
 static void sqsum_type(Device *d) { dev_sqsum(d, vec(DT_F32, 1), vec(DT_F32, 4)); }
@@ -118,7 +207,14 @@ static const struct {
     {"embed_fwd", embed_width},        {"rmsnorm_fwd", norm_sum_alone},
     {"rmsnorm_fwd", norm_weight},      {"swiglu_fwd", swiglu_width},
     {"attention_fwd", attention_groups}, {"router_fwd", router_weight},
+    {"route_fwd", route_scale},        {"route_fwd", route_slots},
+    {"route_fwd", route_expert_bias},  {"route_fwd", route_bias},
+    {"route_fwd", route_uneven_blocks}, {"route_fwd", route_small_blocks},
+    {"route_fwd", route_sigmoid_p},    {"route_fwd", route_all_p},
     {"ce_fwd", ce_targets},            {"adamw", adamw_size},
+    {"adamw", adamw_runs},             {"adamw", adamw_moments},
+    {"muon", muon_work},               {"muon", muon_rates},
+    {"clip", clip_history},
     {"sqsum", sqsum_type},             {"copy", copy_size},
     {"copy", copy_type},               {"cast", cast_same},
     {"add", add_size},

@@ -21,20 +21,23 @@ static const Case cases[] = {
     {{60, 6, 2, 20, 8, ROUTE_DROPLESS, true, LOGITS_NORMAL}, 17},
     {{64, 8, 1, 32, 8, ROUTE_DROPLESS, false, LOGITS_CROWDED}, 128},
     {{35, 5, 5, 7, 8, ROUTE_DROPLESS, true, LOGITS_NORMAL}, 130},
+    {{60, 6, 2, 20, 4, ROUTE_DROP, true, LOGITS_CROWDED}, 19},
+    {{60, 6, 6, 20, 3, ROUTE_EXPERT_CHOICE, true, LOGITS_NORMAL}, 33}, /* a slot for each expert */
+    {{160, 70, 70, 80, 40, ROUTE_EXPERT_CHOICE, false, LOGITS_NORMAL}, 5},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
 static Rig *new_rig(const char *op, const Case *c, DType type, const char *more)
 {
     char text[128];
-    return rig_new(op, "%s D %d %s%s", route_text(&c->route, text), (int)c->D, dtype_name(type),
-                   more);
+    return rig_new(op, "%s D %d %s%s", route_text(&c->route, NULL, text), (int)c->D,
+                   dtype_name(type), more);
 }
 
 /* The routing's slots, with any combine weights where there is a place, and the oracle's struct. */
 static RefCombine start(Rig *r, const Case *c, RefRoute *route)
 {
-    *route = route_make(r, &c->route);
+    *route = route_make(r, &c->route, NULL);
     int64_t n = route->N * route->k;
     double *weight = malloc(sizeof *weight * (size_t)n);
     for (int64_t i = 0; i < n; i++) weight[i] = route->expert[i] < 0 ? 0 : rig_normal(r);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/philox.h"
 #include "tests/ref/group.h"
 #include "tests/ref/harness.h"
 #include "tests/ref/ref.h"
@@ -16,43 +17,81 @@ typedef struct AdamwCase {
     int64_t skip;
     int64_t t;   /* number of this update */
     double weight_decay, grad_scale, lr_ratio, lr, eps, size; /* size of the gradients */
+    int64_t runs; /* with a rate for each of so many runs */
+    bool rounded; /* moments in bf16 */
 } AdamwCase;
 
 static const AdamwCase adamw_cases[] = {
-    {1, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1},
-    {15, false, 0, 1, 0, 1, 1, 3e-4, 1e-8, 1},
-    {17, true, 0, 3, 0.1, 0.37, 0.31, 0.1, 1e-8, 1},
-    {1000, true, 0, 100, 0.1, 1, 1, 0.1, 1e-2, 1},
-    {100, false, 0, 1, 0, 1, 1, 0.1, 1e-8, 1e-8}, /* eps in charge */
-    {1000, true, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1},
-    {33, false, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1},
-    {70001, true, 0, 7, 0.1, 0.5, 0.31, 3e-4, 1e-8, 1},
-    {4096, false, 0, 100000, 0, 1, 2, 3e-4, 1e-8, 1},
-    {0, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1},
+    {1, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1, 0, false},
+    {15, false, 0, 1, 0, 1, 1, 3e-4, 1e-8, 1, 0, false},
+    {17, true, 0, 3, 0.1, 0.37, 0.31, 0.1, 1e-8, 1, 0, false},
+    {1000, true, 0, 100, 0.1, 1, 1, 0.1, 1e-2, 1, 0, false},
+    {100, false, 0, 1, 0, 1, 1, 0.1, 1e-8, 1e-8, 0, false}, /* eps in charge */
+    {1000, true, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1, 0, false},
+    {33, false, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1, 0, false},
+    {70001, true, 0, 7, 0.1, 0.5, 0.31, 3e-4, 1e-8, 1, 0, false},
+    {4096, false, 0, 100000, 0, 1, 2, 3e-4, 1e-8, 1, 0, false},
+    {0, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1, 0, false},
+    {21, true, 0, 2, 0.1, 1, 0.5, 0.1, 1e-8, 1, 3, false},
+    {1000, false, 0, 3, 0.1, 0.3, 1, 0.1, 1e-8, 1, 1000, false},
+    {3 * 17001, true, 0, 2, 0.1, 1, 1, 0.1, 1e-8, 1, 3, false}, /* runs longer than a block of the CPU */
+    {40, true, 1, 2, 0.1, 1, 1, 0.1, 1e-8, 1, 4, false},
+    {1, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1, 0, true},
+    {515, false, 0, 3, 0.1, 0.37, 0.31, 0.1, 1e-8, 1, 0, true},
+    {3 * 17001, true, 0, 2, 0.1, 1, 1, 0.1, 1e-8, 1, 3, true},
+    {33, true, 0, 2, 0.1, 1, 1, 0.1, 1e-8, 1e-18, 0, true}, /* second moments below 2^-126 */
+    {100, true, 1, 2, 0.1, 1, 1, 3e-4, 1e-8, 1, 0, true},
 };
 enum { ADAMW_CASES = sizeof adamw_cases / sizeof *adamw_cases };
 
 typedef struct AdamwExtra {
     AdamwOpt opt;
     bool check_copy;
-    int *wrong; /* copies that are not the rounded master */
+    const RefAdamw *rounded; /* moments before they are rounded, or NULL */
+    int *wrong; /* copies that are not the rounded master, moments that are not rounded right */
 } AdamwExtra;
+
+static void check_copy(Device *d, AdamwTensors t, int *wrong)
+{
+    int64_t n = tensor_elements(t.master);
+    float *master = malloc(sizeof *master * (size_t)(n + 1));
+    uint16_t *copy = malloc(sizeof *copy * (size_t)(n + 1));
+    dev_download(d, master, t.master);
+    dev_download(d, copy, t.weight);
+    for (int64_t i = 0; i < n; i++) *wrong += copy[i] != bf16_from_f32(master[i]);
+    free(master);
+    free(copy);
+}
+
+/* Each moment is the exact one, or what f32 arithmetic may have made of it, rounded by the word of
+ * its element. */
+static void check_moments(Device *d, AdamwTensors t, const RefAdamw *a, int *wrong)
+{
+    uint16_t *m = malloc(sizeof *m * (size_t)(a->n + 1)), *v = malloc(sizeof *v * (size_t)a->n + 2);
+    PhiloxKey key = {a->vars.seed, RNG_ROUND, a->opt.rounding.stream, (uint64_t)a->vars.step};
+    dev_download(d, m, t.m);
+    dev_download(d, v, t.v);
+    for (int64_t i = 0; i < a->n; i++) {
+        uint32_t word = philox_u32(&key, a->opt.rounding.first + (uint64_t)i);
+        double error_m = tol_element(DT_F32, TOL_C, 0, a->m_mag[i], 0);
+        double error_v = tol_element(DT_F32, TOL_C, 0, a->v_mag[i], 0);
+        *wrong += !ref_rounds_to(bf16_to_f32(m[i]), a->m[i], error_m, word & 0xffff);
+        *wrong += !ref_rounds_to(bf16_to_f32(v[i]), a->v[i], error_v, word >> 16);
+    }
+    free(m);
+    free(v);
+}
 
 static void call_adamw(Device *d, const Rig *r, const void *context)
 {
     const AdamwExtra *x = context;
     AdamwTensors t = {.master = rig_get(r, "master"), .weight = rig_get(r, "weight"),
                       .grad = rig_get(r, "grad"), .m = rig_get(r, "m"), .v = rig_get(r, "v")};
-    dev_adamw(d, t, &x->opt, rig_vars(r, "vars"));
-    int64_t n = tensor_elements(t.master);
-    if (!x->check_copy) return;
-    float *master = malloc(sizeof *master * (size_t)(n + 1));
-    uint16_t *copy = malloc(sizeof *copy * (size_t)(n + 1));
-    dev_download(d, master, t.master);
-    dev_download(d, copy, t.weight);
-    for (int64_t i = 0; i < n; i++) *x->wrong += copy[i] != bf16_from_f32(master[i]);
-    free(master);
-    free(copy);
+    AdamwOpt opt = x->opt;
+    opt.lr_each = rig_get(r, "each");
+    dev_adamw(d, t, &opt, rig_vars(r, "vars"));
+    if (x->check_copy) check_copy(d, t, x->wrong);
+    if (x->rounded) check_moments(d, t, x->rounded, x->wrong);
 }
 
 static void expect_adamw(Rig *r, const RefAdamw *a, const AdamwCase *c)
@@ -69,33 +108,64 @@ static void expect_adamw(Rig *r, const RefAdamw *a, const AdamwCase *c)
     memcpy(copy->mag, a->w_mag, sizeof *a->w * (size_t)c->n);
 }
 
+/* The unrounded moments go to *exact; the slots then take anything. */
+static void keep_exact(RefAdamw *exact, Slot *m, Slot *v)
+{
+    size_t bytes = sizeof *m->want * (size_t)(exact->n + 1);
+    Slot *slot[] = {m, v};
+    double **to[] = {&exact->m, &exact->m_mag, &exact->v, &exact->v_mag};
+    for (int i = 0; i < 4; i++) {
+        *to[i] = malloc(bytes);
+        memcpy(*to[i], i % 2 ? slot[i / 2]->mag : slot[i / 2]->want, bytes);
+    }
+    for (int64_t i = 0; i < exact->n; i++) m->want[i] = v->want[i] = NAN;
+}
+
+static void drop_exact(RefAdamw *exact)
+{
+    free(exact->m);
+    free(exact->m_mag);
+    free(exact->v);
+    free(exact->v_mag);
+}
+
 static int adamw_case(const AdamwCase *c)
 {
     int wrong = 0;
     AdamwExtra x = {.opt = {.beta1 = 0.9, .beta2 = 0.95, .eps = c->eps, .lr_ratio = c->lr_ratio,
-                            .weight_decay = c->weight_decay},
+                            .weight_decay = c->weight_decay,
+                            .rounding = {.stream = 3, .first = c->n % 2 ? 1001 : 0}},
                     .check_copy = c->bf16 && !c->skip, .wrong = &wrong};
-    StepVars vars = {.lr = c->lr, .bias1 = 1 - pow(0.9, (double)c->t), .step = 5,
+    StepVars vars = {.seed = 11, .lr = c->lr, .bias1 = 1 - pow(0.9, (double)c->t), .step = 5,
                      .bias2 = 1 - pow(0.95, (double)c->t), .grad_scale = c->grad_scale,
                      .skip = c->skip};
-    Rig *r = rig_new("adamw", "n %d%s%s t %d decay %g scale %g ratio %g size %g", (int)c->n,
-                     c->bf16 ? " bf16" : "", c->skip ? " skip" : "", (int)c->t, c->weight_decay,
-                     c->grad_scale, c->lr_ratio, c->size);
+    Rig *r = rig_new("adamw", "n %d%s%s%s t %d decay %g scale %g ratio %g size %g runs %d",
+                     (int)c->n, c->bf16 ? " bf16" : "", c->skip ? " skip" : "",
+                     c->rounded ? " bf16 moments" : "", (int)c->t, c->weight_decay, c->grad_scale,
+                     c->lr_ratio, c->size, (int)c->runs);
     double terms = c->skip ? TOL_EXACT : tol_pointwise();
-    Tensor shape = tensor_1d(NULL, DT_F32, c->n);
+    Tensor shape = tensor_1d(NULL, DT_F32, c->n), moment = shape;
+    if (c->rounded) moment.type = DT_BF16;
     rig_in_vars(r, "vars", &vars);
     Slot *w = rig_inout(r, "master", shape, 0.5, terms);
-    Slot *m = rig_inout(r, "m", shape, 0.1 * c->size, terms);
+    Slot *m = rig_inout(r, "m", moment, 0.1 * c->size, terms);
     Slot *grad = rig_in(r, "grad", shape, 0.2 * c->size);
     double *squares = malloc(sizeof *squares * (size_t)(c->n + 1));
     for (int64_t i = 0; i < c->n; i++)
         squares[i] = i % 7 ? 0.01 * c->size * c->size * rig_uniform(r) : 0;
-    Slot *v = rig_inout_values(r, "v", shape, squares, terms);
+    Slot *v = rig_inout_values(r, "v", moment, squares, terms);
     RefAdamw a = {.n = c->n, .opt = x.opt, .vars = vars, .w = w->want, .grad = grad->value,
-                  .m = m->want, .v = v->want, .w_mag = w->mag, .m_mag = m->mag, .v_mag = v->mag};
+                  .m = m->want, .v = v->want, .w_mag = w->mag, .m_mag = m->mag, .v_mag = v->mag,
+                  .runs = c->runs}, exact;
+    if (c->runs) a.each = rig_in(r, "each", tensor_1d(NULL, DT_F32, c->runs), 1)->value;
     expect_adamw(r, &a, c);
+    exact = a;
+    bool check = c->rounded && !c->skip;
+    if (check) keep_exact(&exact, m, v);
+    x.rounded = check ? &exact : NULL;
     int failures = rig_run(r, call_adamw, &x);
-    if (wrong) rig_fail(r, "%d bf16 copies are not the master rounded", wrong);
+    if (wrong) rig_fail(r, "%d bf16 copies or moments are not rounded as they must be", wrong);
+    if (check) drop_exact(&exact);
     free(squares);
     rig_free(r);
     return failures + wrong;
@@ -177,15 +247,16 @@ static void sqsum_not_finite(void **state)
     assert_int_equal(failures, 0);
 }
 
-static void call_clip(Device *d, const Rig *r, const void *context)
-{
-    StepVars *vars = rig_get(r, "vars").data;
-    dev_clip(d, vars, rig_get(r, "sum"), *(const double *)context);
-}
-
 static const StepVars some_vars = {.seed = 0x123456789abcdefull, .step = 77, .lr = 1e-3,
                                    .bias1 = 0.5, .bias2 = 0.25, .loss_scale = 0.125,
-                                   .grad_norm = 9, .grad_scale = 8, .skip = 0};
+                                   .grad_norm = 9, .grad_scale = 8, .z_norm = 7, .z_loss = 6};
+
+static void call_clip(Device *d, const Rig *r, const void *context)
+{
+    ClipOpt opt = *(const ClipOpt *)context;
+    opt.loss = rig_get(r, "loss");
+    dev_clip(d, rig_get(r, "vars").data, rig_get(r, "sum"), &opt);
+}
 
 static void clip(void **state)
 {
@@ -193,22 +264,89 @@ static void clip(void **state)
     static const struct {
         double sum, max_norm;
         int64_t skip_before;
-    } clips[] = {{4, 1, 0},       {0.25, 1, 0},    {0.25, 1, 1}, {1, 1, 0},     {0, 1, 0},
-                 {7, 0, 0},       {0, 0, 0},       {2e60, 1, 0}, {INFINITY, 1, 0}, {NAN, 1, 0},
-                 {INFINITY, 0, 0}, {NAN, 0, 0},    {1e-80, 1e-50, 0}};
+        double loss[2]; /* number of targets -1: no such tensor */
+    } clips[] = {{4, 1, 0, {1, 2}},         {0.25, 1, 0, {0, -1}},   {0.25, 1, 1, {3, 4}},
+                 {1, 1, 0, {0, -1}},        {0, 1, 0, {0, -1}},      {7, 0, 0, {0, 0}},
+                 {0, 0, 0, {0, 5}},         {2e60, 1, 0, {1, 1}},    {INFINITY, 1, 0, {1, 1}},
+                 {NAN, 1, 0, {0, -1}},      {INFINITY, 0, 0, {2, 1}}, {NAN, 0, 0, {0, -1}},
+                 {1e-80, 1e-50, 0, {0, -1}}, {4, 1, 0, {NAN, 2}},    {4, 1, 0, {INFINITY, 2}}};
     int failures = 0;
     for (size_t i = 0; i < sizeof clips / sizeof *clips; i++) {
-        Rig *r = rig_new("clip", "sum %g max %g", clips[i].sum, clips[i].max_norm);
+        const double *loss = clips[i].loss[1] < 0 ? NULL : clips[i].loss;
+        ClipOpt opt = {.max_norm = clips[i].max_norm};
+        Rig *r = rig_new("clip", "sum %g max %g loss %g", clips[i].sum, opt.max_norm,
+                         loss ? loss[0] : -1);
         StepVars before = some_vars, want = some_vars;
         before.skip = clips[i].skip_before;
-        ref_clip(&want, clips[i].sum, clips[i].max_norm);
-        if (want.skip) want.grad_scale = NAN; /* open */
+        ref_clip(&want, clips[i].sum, &opt, loss, NULL, NULL, 0);
+        if (!isfinite(want.grad_norm)) want.grad_scale = NAN; /* open */
         rig_inout_vars(r, "vars", &before, &want);
         rig_in_values(r, "sum", tensor_1d(NULL, DT_F64, 1), &clips[i].sum);
-        failures += rig_run(r, call_clip, &clips[i].max_norm);
+        if (loss) rig_in_values(r, "loss", tensor_1d(NULL, DT_F64, 2), loss);
+        failures += rig_run(r, call_clip, &opt);
         rig_free(r);
     }
     assert_int_equal(failures, 0);
+}
+
+/* Steps through a window on the device, beside the oracle that keeps all steps in order. */
+typedef struct Outliers {
+    double memory[1 + 2 * 8], norm[64], loss[64];
+    int64_t taken;
+    ClipOpt opt;
+} Outliers;
+
+/* One step; returns its skip after holding it and the z values against the oracle. */
+static int64_t outlier_step(Outliers *o, double norm, double loss, double targets)
+{
+    double sum = norm * norm, sums[2] = {loss * targets, targets};
+    StepVars vars = some_vars, want = some_vars;
+    o->opt.history = tensor_1d(o->memory, DT_F64, 1 + 2 * o->opt.window);
+    o->opt.loss = tensor_1d(sums, DT_F64, 2);
+    dev_clip(rig_device(0), &vars, tensor_1d(&sum, DT_F64, 1), &o->opt);
+    if (ref_clip(&want, sum, &o->opt, sums, o->norm, o->loss, o->taken)) {
+        o->norm[o->taken] = want.grad_norm;
+        o->loss[o->taken++] = sums[1] != 0 ? sums[0] / sums[1] : 0;
+    }
+    assert_int_equal(vars.skip, want.skip);
+    assert_true(vars.z_norm == want.z_norm || fabs(vars.z_norm - want.z_norm) < 1e-9);
+    assert_true(vars.z_loss == want.z_loss || fabs(vars.z_loss - want.z_loss) < 1e-9);
+    assert_true(o->memory[0] == (double)o->taken);
+    return vars.skip;
+}
+
+static void outliers(void **state)
+{
+    (void)state;
+    Outliers o = {.opt = {.max_norm = 1, .z_max = 3, .window = 6}};
+    static const double noise[] = {0.1, -0.2, 0.3, -0.1, 0.2, -0.3, 0.05};
+    for (int i = 0; i < 5; i++) outlier_step(&o, 5 + noise[i], 2 + noise[i] / 2, 10);
+    assert_int_equal(outlier_step(&o, 500, 200, 10), SKIP_NO); /* the window is not full */
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(outlier_step(&o, 5 + noise[i], 2 + noise[i] / 2, 10), SKIP_NO);
+    assert_int_equal(outlier_step(&o, 5.1, 2.9, 10), SKIP_LOSS);
+    assert_int_equal(outlier_step(&o, 4, 1, 10), SKIP_NO); /* below is no outlier */
+    assert_int_equal(outlier_step(&o, NAN, 2, 10), SKIP_NOT_FINITE);
+    assert_int_equal(outlier_step(&o, 5, INFINITY, 10), SKIP_NOT_FINITE);
+    assert_int_equal(outlier_step(&o, 5, 0, 0), SKIP_NO); /* no targets: not taken in */
+    assert_int_equal(o.taken, 14);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(outlier_step(&o, 5 + noise[i], 2 + noise[i] / 2, 10), SKIP_NO);
+    assert_int_equal(outlier_step(&o, 50, 20, 10), SKIP_NORM); /* the norm is named first */
+    int refused = 1;
+    for (int i = 0; i < 6; i++) refused += outlier_step(&o, 50 + noise[i], 2, 10) != SKIP_NO;
+    assert_true(refused < 4); /* the new level is taken in, so it is soon accepted */
+}
+
+/* A window without spread: what lies above it is infinitely far; what is equal is not. */
+static void outliers_no_spread(void **state)
+{
+    (void)state;
+    Outliers o = {.opt = {.z_max = 4, .window = 2}};
+    for (int i = 0; i < 5; i++) assert_int_equal(outlier_step(&o, 0.5, 2, 4), SKIP_NO);
+    assert_int_equal(outlier_step(&o, 0.25, 2, 4), SKIP_NO);
+    assert_int_equal(outlier_step(&o, 0.25, 2, 4), SKIP_NO);
+    assert_int_equal(outlier_step(&o, 0.25, 2.5, 4), SKIP_LOSS);
 }
 
 static void call_step_begin(Device *d, const Rig *r, const void *context)
@@ -240,7 +378,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adamw),            cmocka_unit_test(adamw_skips_nan),
         cmocka_unit_test(sqsum),            cmocka_unit_test(sqsum_not_finite),
-        cmocka_unit_test(clip),             cmocka_unit_test(step_begin),
+        cmocka_unit_test(clip),             cmocka_unit_test(outliers),
+        cmocka_unit_test(outliers_no_spread), cmocka_unit_test(step_begin),
         cmocka_unit_test(all_covered),
     };
     return RIG_GROUP("ops_optim", tests);

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "tests/ref/group.h"
-#include "tests/ref/routes.h"
+#include "tests/ref/route_cases.h"
 
 /* ---- Router -----------------------------------------------------------------------------------*/
 
@@ -105,134 +105,6 @@ static const RouteCase cases[] = {
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
-static RouteOpt options(const Rig *r, const RefRoute *a)
-{
-    return (RouteOpt){.mode = a->mode, .renorm = a->renorm, .group_tokens = a->group_tokens,
-                      .capacity = a->capacity, .group0 = a->group0, .layer = a->layer,
-                      .vars = rig_vars(r, "vars"), .aux_scale = a->aux_scale,
-                      .z_scale = a->z_scale};
-}
-
-static void call_route_fwd(Device *d, const Rig *r, const void *context)
-{
-    RouteOpt opt = options(r, context);
-    Routing routing = route_live(r);
-    dev_route_fwd(d, &routing, rig_get(r, "logits"), &opt);
-}
-
-static void call_route_bwd(Device *d, const Rig *r, const void *context)
-{
-    RouteOpt opt = options(r, context);
-    Routing routing = route_live(r);
-    dev_route_bwd(d, rig_get(r, "dlogits"), &routing, rig_get(r, "dweight"),
-                  rig_get(r, "logits"), &opt);
-}
-
-/* 1 + largest |logit| + |lse|: how far rounding of the exponent spreads into a probability. */
-static double spread(const RefRoute *a, int64_t n)
-{
-    double max = 0;
-    for (int64_t e = 0; e < a->E; e++) max = fmax(max, fabs(a->logits[n * a->E + e]));
-    return 1 + max + fabs(a->lse[n]);
-}
-
-static void want_i32(Rig *r, const char *name, Tensor shape, const int32_t *want)
-{
-    slot_want_i32(rig_out(r, name, shape, TOL_EXACT), want);
-}
-
-static void want_tables(Rig *r, const RefRoute *a)
-{
-    Tensor choices = tensor_2d(NULL, DT_I32, a->N, a->k);
-    Tensor load = tensor_2d(NULL, DT_I32, a->N / a->group_tokens, a->E);
-    want_i32(r, "first", choices, a->first);
-    want_i32(r, "expert", choices, a->expert);
-    want_i32(r, "row", choices, a->row);
-    want_i32(r, "row_src", tensor_1d(NULL, DT_I32, ref_route_rows(a)), a->row_src);
-    want_i32(r, "row_begin", tensor_1d(NULL, DT_I32, a->E + 1), a->row_begin);
-    want_i32(r, "load", load, a->load);
-}
-
-static void want_stats(Rig *r, const RefRoute *a)
-{
-    int64_t R = a->group_tokens, groups = a->N / R;
-    Slot *s = rig_out(r, "stats", tensor_2d(NULL, DT_F32, groups, STAT_COUNT),
-                      tol_dot(R + a->E) + TOL_C);
-    memcpy(s->want, a->stats, sizeof *s->want * (size_t)slot_size(s));
-    for (int64_t g = 0; g < groups; g++) {
-        double worst = 0;
-        for (int64_t n = g * R; n < (g + 1) * R; n++) {
-            worst = fmax(worst, spread(a, n));
-            s->mag[g * STAT_COUNT + STAT_Z] += spread(a, n) * spread(a, n);
-        }
-        s->mag[g * STAT_COUNT + STAT_AUX] = worst * s->want[g * STAT_COUNT + STAT_AUX];
-        /* the counts have magnitude 0: less than 1 / 2 off means equal, they are integers in f32 */
-    }
-}
-
-/* Sum of the probabilities of a token's placed choices. Where it is nothing in f32, the contract
- * leaves renormalised weights open. */
-static double placed_sum(const RefRoute *a, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = n * a->k; i < (n + 1) * a->k; i++)
-        if (a->expert[i] >= 0) sum += a->probs[n * a->E + a->expert[i]];
-    return sum;
-}
-
-static int fwd_case(const RouteCase *c)
-{
-    char text[128];
-    Rig *r = rig_new("route_fwd", "%s", route_text(c, text));
-    RefRoute a = route_make(r, c);
-    StepVars vars = {.seed = a.seed, .step = a.step};
-    double terms = tol_dot(a.E) + TOL_C;
-    rig_in_vars(r, "vars", &vars);
-    rig_in_values(r, "logits", tensor_2d(NULL, DT_F32, a.N, a.E), a.logits);
-    Slot *probs = rig_out(r, "probs", tensor_2d(NULL, DT_F32, a.N, a.E), terms);
-    Slot *weight = rig_out(r, "weight", tensor_2d(NULL, DT_F32, a.N, a.k), terms);
-    for (int64_t i = 0; i < a.N * a.E; i++) {
-        probs->want[i] = a.probs[i];
-        probs->mag[i] = a.probs[i] * spread(&a, i / a.E);
-    }
-    for (int64_t i = 0; i < a.N * a.k; i++) {
-        weight->want[i] = c->renorm && placed_sum(&a, i / a.k) < 0x1p-100 ? NAN : a.weight[i];
-        weight->mag[i] = 2 * a.weight[i] * spread(&a, i / a.k);
-    }
-    want_tables(r, &a);
-    want_stats(r, &a);
-    int failures = rig_run(r, call_route_fwd, &a);
-    route_free(&a);
-    rig_free(r);
-    return failures;
-}
-
-static int bwd_case(const RouteCase *c, double aux_scale, double z_scale)
-{
-    char text[128];
-    Rig *r = rig_new("route_bwd", "%s aux %g z %g", route_text(c, text), aux_scale, z_scale);
-    RefRoute a = route_make(r, c);
-    StepVars vars = {.seed = a.seed, .step = a.step};
-    a.aux_scale = aux_scale;
-    a.z_scale = z_scale;
-    Tensor full = tensor_2d(NULL, DT_F32, a.N, a.E), chosen = tensor_2d(NULL, DT_F32, a.N, a.k);
-    rig_in_vars(r, "vars", &vars);
-    rig_in_values(r, "logits", full, a.logits);
-    route_slots(r, &a, NULL);
-    RefRoute given = a; /* the probabilities as the device has them */
-    given.probs = rig_slot(r, "probs")->value;
-    given.dweight = rig_in(r, "dweight", chosen, 1)->value;
-    Slot *dz = rig_out(r, "dlogits", full, tol_dot(a.E + a.k) + TOL_C);
-    given.dlogits = dz->want;
-    given.dlogits_mag = dz->mag;
-    ref_route_bwd(&given);
-    for (int64_t i = 0; i < a.N * a.E; i++) dz->mag[i] *= spread(&a, i / a.E);
-    int failures = rig_run(r, call_route_bwd, &given);
-    route_free(&a);
-    rig_free(r);
-    return failures;
-}
-
 /* Number of indices of the latest run that point outside what they index. */
 static int bad_indices(Rig *r, const RefRoute *a)
 {
@@ -254,7 +126,7 @@ static void route_fwd(void **state)
 {
     (void)state;
     int failures = 0;
-    for (int i = 0; i < CASES; i++) failures += fwd_case(&cases[i]);
+    for (int i = 0; i < CASES; i++) failures += route_fwd_case(&cases[i], NULL);
     assert_int_equal(failures, 0);
 }
 
@@ -263,8 +135,8 @@ static void route_bwd(void **state)
     (void)state;
     int failures = 0;
     for (int i = 0; i < CASES; i++) {
-        failures += bwd_case(&cases[i], 0, 0);
-        failures += bwd_case(&cases[i], 0.02, 0.003);
+        failures += route_bwd_case(&cases[i], NULL, (RouteLoss){0});
+        failures += route_bwd_case(&cases[i], NULL, (RouteLoss){.aux = 0.02, .z = 0.003});
     }
     assert_int_equal(failures, 0);
 }
@@ -281,10 +153,11 @@ static void route_random(void **state)
         RouteCase c = {.N = R * (1 + rig_below(rng, 4)), .E = E, .k = k, .R = R, .C = C,
                        .mode = rig_below(rng, 5) ? ROUTE_RECYCLE : ROUTE_DROPLESS,
                        .renorm = rig_below(rng, 2), .kind = rig_below(rng, 5)};
-        failures += fwd_case(&c);
+        failures += route_fwd_case(&c, NULL);
         /* placed probabilities that are 0 in f32 have no renormalised gradient */
         if (c.kind == LOGITS_WIDE) c.renorm = false;
-        failures += bwd_case(&c, rig_uniform(rng), rig_uniform(rng));
+        RouteLoss loss = {.aux = rig_uniform(rng), .z = rig_uniform(rng)};
+        failures += route_bwd_case(&c, NULL, loss);
     }
     rig_free(rng);
     assert_int_equal(failures, 0);
@@ -300,21 +173,17 @@ static void route_not_finite(void **state)
         RouteMode mode = i % 2 ? ROUTE_RECYCLE : ROUTE_DROPLESS;
         RouteCase c = {48, 6, 2, 16, 6, mode, false, LOGITS_NORMAL};
         Rig *r = rig_new("route_fwd", "not finite %d", i);
-        RefRoute a = route_make(r, &c);
-        StepVars vars = {.seed = a.seed, .step = a.step};
+        RefRoute a = route_make(r, &c, NULL);
         for (int64_t n = 0; n < a.N; n++)
             for (int64_t e = 0; e < a.E; e++)
                 if (n % 3 == 0 && (n % 2 || e == 2)) a.logits[n * a.E + e] = bad[i / 2];
-        rig_in_vars(r, "vars", &vars);
+        route_option_slots(r, &a);
         rig_in_values(r, "logits", tensor_2d(NULL, DT_F32, a.N, a.E), a.logits);
-        rig_out(r, "probs", tensor_2d(NULL, DT_F32, a.N, a.E), 0);
-        rig_out(r, "weight", tensor_2d(NULL, DT_F32, a.N, a.k), 0);
-        want_tables(r, &a);
-        want_stats(r, &a);
+        route_want(r, &a);
         for (int s = 0; s < r->n_slots; s++)
             for (int64_t j = 0; r->slot[s].want && j < slot_size(&r->slot[s]); j++)
                 r->slot[s].want[j] = NAN;
-        failures += rig_run(r, call_route_fwd, &a) + bad_indices(r, &a);
+        failures += rig_run(r, route_call_fwd, &a) + bad_indices(r, &a);
         route_free(&a);
         rig_free(r);
     }

@@ -234,7 +234,7 @@ static void attention(void **state)
     }
 }
 
-/* Weights, balance loss and z-loss together; the assignment stays as it is. */
+/* Weights, balance loss, z-loss and entropy together; the assignment stays as it is. */
 static double route_loss(const void *p)
 {
     const RefRoute *a = p;
@@ -243,39 +243,79 @@ static double route_loss(const void *p)
     for (int64_t g = 0; g < a->N / a->group_tokens; g++) {
         sum += a->aux_scale * a->stats[g * STAT_COUNT + STAT_AUX];
         sum += a->z_scale * a->stats[g * STAT_COUNT + STAT_Z];
+        sum += a->entropy_scale * a->stats[g * STAT_COUNT + STAT_ENTROPY];
     }
     return sum;
 }
 
 typedef struct RouteArrays {
-    int32_t first[64], expert[64], row[64], row_src[256], row_begin[16], load[64];
+    int32_t first[64], expert[64], row[64], row_src[256], row_begin[16], load[64], count[64];
 } RouteArrays;
 
 static RefRoute route_case(RouteArrays *i, int64_t N, int64_t E, int64_t k, int64_t R, int64_t C)
 {
-    return (RefRoute){.N = N, .E = E, .k = k, .group_tokens = R, .capacity = C, .seed = 5,
-                      .step = 7, .layer = 3, .logits = normals(N * E), .probs = zeros(N * E),
-                      .lse = zeros(N), .first = i->first, .expert = i->expert, .row = i->row,
-                      .row_src = i->row_src, .row_begin = i->row_begin, .load = i->load,
+    return (RefRoute){.N = N, .E = E, .k = k, .weight_scale = 1, .group_tokens = R, .capacity = C,
+                      .seed = 5, .step = 7, .layer = 3, .logits = normals(N * E),
+                      .probs = zeros(N * E), .lse = zeros(N), .first = i->first,
+                      .expert = i->expert, .row = i->row, .row_src = i->row_src,
+                      .row_begin = i->row_begin, .load = i->load, .count = i->count,
                       .weight = zeros(N * k), .stats = zeros(N / R * STAT_COUNT),
                       .dweight = normals(N * k), .dlogits = zeros(N * E)};
+}
+
+/* Kinds of routing by their gradients; bits 1, 2, 4: sigmoid, renormalised, given f and width. */
+static void route_gradients(RouteMode mode, int kind, bool entropy)
+{
+    used = 0;
+    RouteArrays arrays;
+    bool by_expert = mode == ROUTE_EXPERT_CHOICE;
+    RefRoute a = route_case(&arrays, 12, 5, by_expert ? 5 : 2, 6, 2);
+    a.mode = mode;
+    a.score = kind & 1 ? SCORE_SIGMOID : SCORE_SOFTMAX;
+    a.renorm = kind & 2;
+    a.weight_scale = 1.7;
+    a.aux_scale = 0.3;
+    a.z_scale = 0.05;
+    a.entropy_scale = entropy ? 0.2 : 0;
+    a.drop_by_score = true;
+    if (kind & 4) {
+        a.balance_f = normals(5);
+        a.balance_width = normals(5);
+    }
+    if (!by_expert) a.bias = normals(5);
+    ref_route_fwd(&a);
+    ref_route_bwd(&a);
+    check_gradient("logits", a.logits, a.dlogits, 60, route_loss, &a);
 }
 
 static void route(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < 4; kind++) {
-        used = 0;
-        RouteArrays arrays;
-        RefRoute a = route_case(&arrays, 12, 5, 2, 6, 2);
-        a.mode = kind & 1 ? ROUTE_DROPLESS : ROUTE_RECYCLE;
-        a.renorm = kind >= 2;
-        a.aux_scale = 0.3;
-        a.z_scale = 0.05;
-        ref_route_fwd(&a);
-        ref_route_bwd(&a);
-        check_gradient("logits", a.logits, a.dlogits, 60, route_loss, &a);
-    }
+    for (int kind = 0; kind < 16; kind++)
+        for (RouteMode mode = ROUTE_RECYCLE; mode <= ROUTE_EXPERT_CHOICE; mode++)
+            route_gradients(mode, kind, kind & 8);
+}
+
+/* Choices by hand: two blocks of three, where the best expert is not in the best pair of blocks. */
+static void route_blocks(void **state)
+{
+    (void)state;
+    RouteArrays arrays;
+    RefRoute a = route_case(&arrays, 1, 6, 2, 1, 1);
+    const double logits[6] = {0.5, -9, -8, 0.1, 0.2, -7};
+    memcpy(a.logits, logits, sizeof logits);
+    a.blocks = 2;
+    a.blocks_top = 1; /* the sum of two scores decides: 0.1 and 0.2 against 0.5 and nothing */
+    ref_route_fwd(&a);
+    assert_true(arrays.first[0] == 4 && arrays.first[1] == 3);
+    a.blocks_top = 2;
+    ref_route_fwd(&a);
+    assert_true(arrays.first[0] == 0 && arrays.first[1] == 4);
+    a.blocks = 0;
+    a.top_p = 0.3; /* the best has 0.39 of the sum */
+    ref_route_fwd(&a);
+    assert_true(arrays.first[0] == 0 && arrays.first[1] == -1);
+    assert_true(a.stats[STAT_CHOICES] == 1);
 }
 
 /* The worked example of the paper's figure: A, C, D want expert 1 (here 0), B wants expert 4. */
@@ -404,6 +444,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(qk, setup, teardown),
         cmocka_unit_test_setup_teardown(attention, setup, teardown),
         cmocka_unit_test_setup_teardown(route, setup, teardown),
+        cmocka_unit_test_setup_teardown(route_blocks, setup, teardown),
         cmocka_unit_test_setup_teardown(route_toy, setup, teardown),
         cmocka_unit_test_setup_teardown(combine, setup, teardown),
         cmocka_unit_test_setup_teardown(cross_entropy, setup, teardown),

@@ -15,15 +15,6 @@
 
 static Device *device(void) { return rig_device(0); }
 
-/* Aborts the test with the case, if the condition is false. */
-#define NEED(t, condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            fail_msg("N %ld E %ld k %ld R %ld C %ld seed %lu: not %s", (long)(t)->N, (long)(t)->E, \
-                     (long)(t)->k, (long)(t)->R, (long)(t)->C, (unsigned long)(t)->vars.seed,      \
-                     #condition);                                                                  \
-    } while (0)
-
 /* ---- What holds in every case -----------------------------------------------------------------*/
 
 /* The k first choices are different experts, best first, the lower index first among equals. */

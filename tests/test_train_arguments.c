@@ -11,9 +11,10 @@ static const CommandRow row = {
     .option = {{"--json", OPTION_FLAG, NULL, "for programs"},
                {"--out", OPTION_TEXT, NULL, "where to"},
                {"--tokens", OPTION_INT, "256", "how many"},
-               {"--temperature", OPTION_FLOAT, "0.8", "how warm"}},
+               {"--temperature", OPTION_FLOAT, "0.8", "how warm"},
+               {"--tasks", OPTION_LIST, NULL, "which"}},
 };
-enum { JSON, OUT, TOKENS, TEMPERATURE };
+enum { JSON, OUT, TOKENS, TEMPERATURE, TASKS };
 
 static int parse(Arguments *a, Err *e, const char *const *words)
 {
@@ -51,6 +52,13 @@ static void test_accepts(void **state)
     assert_string_equal(a.free[1], "--json");
     assert_int_equal(a.number[JSON], 0);
 
+    assert_int_equal(PARSE(&a, &e, "--tasks", "x", "f", "--tasks=y=z", "--tasks", "x"), 0);
+    assert_int_equal(a.n_listed, 3);
+    assert_string_equal(a.listed[0].text, "x");
+    assert_string_equal(a.listed[1].text, "y=z");
+    assert_string_equal(a.listed[2].text, "x");
+    assert_int_equal(a.listed[1].option, TASKS);
+
     assert_int_equal(PARSE(&a, &e, "--help"), 1);
     assert_int_equal(PARSE(&a, &e, "--nonsense", "-h"), 1);
 }
@@ -60,6 +68,7 @@ static void test_refuses(void **state)
     static const struct {
         const char *words[5], *message;
     } cases[] = {
+        {{"a", "--tasks"}, "try: --tasks needs a value"},
         {{"a", "--jsno"}, "try: unknown option --jsno; did you mean --json?\nhint: isomoe try --h"},
         {{"a", "--temprature=1"}, "unknown option --temprature; did you mean --temperature?"},
         {{"a", "--zzzzzz"}, "try: unknown option --zzzzzz\nhint"},
@@ -100,6 +109,7 @@ static void test_help(void **state)
                               "  --out TEXT               where to\n"
                               "  --tokens N               how many (default: 256)\n"
                               "  --temperature X          how warm (default: 0.8)\n"
+                              "  --tasks TEXT             which\n"
                               "  --help                   this text\n");
     free(text);
 }

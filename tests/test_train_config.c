@@ -32,6 +32,10 @@ static void test_defaults(void **state)
     assert_int_equal(c.train.precision, 0);
     assert_true(c.optim.beta2 == 0.95 && c.optim.weight_decay == 0.1 && c.optim.clip == 1);
     assert_int_equal(c.optim.schedule, SCHEDULE_WSD);
+    static const bool decay[] = OPTIM_MATRICES;
+    for (int i = 0; i < OPTIM_GROUPS; i++)
+        assert_true(c.optim.lr_ratio[i] == 1 && c.optim.decay[i] == decay[i]);
+    assert_true(c.optim.kind == OPTIM_ADAMW && c.optim.moments == MOMENTS_F32);
     ModelShape s = run_config_shape(&c);
     assert_int_equal(s.type, DT_BF16);
     assert_int_equal(s.B, 16);
@@ -87,6 +91,13 @@ static void test_refuses(void **state)
         {"train.stepz=3", "unknown key 'train.stepz'; did you mean 'train.steps'?"},
         {"model.top_k=9", "model.top_k"},
         {"data.dynamic=sheared_llama", "data.dynamic: needs at least two data.sources to weigh"},
+        {"optim.muon_momentum=0.9", "optim.muon_momentum: is for optim.kind muon"},
+        {"optim.skip_window=64", "optim.skip_window: is for optim.skip_zscore above 0"},
+        {"optim.skip_window=1", "optim.skip_window"},
+        {"optim.lr_ratio.head=0.5", "optim.lr_ratio.head: the model has no such parameters"},
+        {"optim.decay.bias=true", "optim.decay.bias: the model has no such parameters"},
+        {"optim.lr_ratio.norm=-1", "optim.lr_ratio.norm"},
+        {"optim.expert_lr_ratio=0.31", "unknown key 'optim.expert_lr_ratio'"},
     };
     (void)state;
     write_file(at("c.yaml"), GOOD);
@@ -113,6 +124,8 @@ static void test_sources(void **state)
         {{"data.sources[1].name=web"}, 1, "command line: data.sources[1].name: 'web' is the name "
                                           "of data.sources[0] too"},
         {{"data.sources[1].name="}, 1, "command line: data.sources[1].name: is empty"},
+        {{"data.sources[1].name=a123456789b123456789c123456789d123456789e123456789f123456789xyzw"},
+         1, "data.sources[1].name: 'a123456789b123456789...' is longer than 63 letters"},
         {{"data.sources[1].name=a b"}, 1, "data.sources[1].name: 'a b' has more than letters"},
         {{"data.sources[2].path="}, 1, "command line: data.sources[2].path: is empty"},
         {{"data.sources[0].weight=0", "data.sources[1].weight=0"}, 2, "command line: data.sources"
@@ -296,16 +309,18 @@ static void test_names_line(void **state)
 /* The resolved text reads back to the same bytes, and resolving again changes nothing. */
 static void test_resolved_text(void **state)
 {
-    static const char *const odd[] = {"optim.lr=0.0012345678901234567", "train.minutes=0.1"};
+    static const char *const odd[] = {"optim.lr=0.0012345678901234567", "train.minutes=0.1",
+                                      "optim.lr_ratio.expert=0.31", "optim.decay.norm=true"};
     RunConfig c, again;
     Err e = {0};
     (void)state;
-    read_good(&c, odd, 2);
+    read_good(&c, odd, 4);
     char *text = conf_write(run_config_table(), &c);
     assert_int_equal(run_config_read_text(&again, text, "text", &e), 0);
     char *text2 = conf_write(run_config_table(), &again);
     assert_string_equal(text, text2);
     assert_true(again.optim.lr == c.optim.lr);
+    assert_true(again.optim.lr_ratio[PARAM_EXPERT] == 0.31 && again.optim.decay[PARAM_NORM]);
     free(text);
     free(text2);
 }

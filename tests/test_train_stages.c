@@ -174,7 +174,9 @@ static void test_three_stages(void **state)
     } want[3] = {{"start", 1, 32, 4, 1e4}, {"long", 5, 64, 3, 1e6}, {"anneal", 8, 64, 2, 1e6}};
     json_t *line[64];
     (void)state;
-    write_config("c", false, "", STAGES);
+    char val[PATH * 2]; /* one held-out text, the same in all stages */
+    snprintf(val, sizeof val, "  val: %s\n", at("code"));
+    write_config("c", false, val, STAGES);
     RUN_CODE(0, "train", at("c.yaml"), out("whole"));
     int n = read_lines("whole", "stage", line);
     assert_int_equal(n, 3);
@@ -327,6 +329,18 @@ static void test_dynamic_made_up_for(void **state)
     same_checkpoint("through", "parts", STEPS);
 }
 
+/* Without data.val, `eval` measures each source that has a weight as a domain of its own. */
+static void test_eval_of_sources(void **state)
+{
+    (void)state;
+    RUN_CODE(0, "eval", at("dynamic"), "--json");
+    json_t *result = json_loads(program_out, 0, NULL);
+    assert_int_equal(json_array_size(json_object_get(result, "domains")), 2);
+    assert_has(program_out, "\"web\"");
+    assert_has(program_out, "\"code\"");
+    json_decref(result);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -346,6 +360,7 @@ int main(void)
         cmocka_unit_test(test_eval_in_the_stage),
         cmocka_unit_test(test_dynamic),
         cmocka_unit_test(test_dynamic_made_up_for),
+        cmocka_unit_test(test_eval_of_sources),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, begin_all, help_end);

@@ -26,17 +26,25 @@ typedef struct Fixture {
 
 __attribute__((unused)) static void fill(Tensor t, double factor)
 {
-    float *values = malloc((size_t)tensor_bytes(t));
-    for (int64_t i = 0; i < tensor_elements(t); i++) values[i] = (float)(factor * (double)(i + 1));
+    void *values = malloc((size_t)tensor_bytes(t));
+    for (int64_t i = 0; i < tensor_elements(t); i++) {
+        double x = factor * (double)(i + 1);
+        if (t.type == DT_F64) ((double *)values)[i] = x;
+        else if (t.type == DT_F32) ((float *)values)[i] = (float)x;
+        else ((uint16_t *)values)[i] = bf16_from_f32((float)x);
+    }
     dev_upload(device, t, values);
     free(values);
 }
 
-__attribute__((unused)) static void make(Fixture *f, int layers, int width, double factor)
+/* optim: a section of the configuration, or "". */
+__attribute__((unused)) static void make_with(Fixture *f, int layers, int width, double factor,
+                                              const char *optim)
 {
     char text[1024];
     Err e = {0};
-    snprintf(text, sizeof text, CONFIG, layers, width);
+    int n = snprintf(text, sizeof text, CONFIG, layers, width);
+    snprintf(text + n, sizeof text - (size_t)n, "%s", optim);
     if (run_config_read_text(&f->config, text, "text", &e)) fail_msg("%s", e.message);
     ModelShape shape = run_config_shape(&f->config);
     f->m = model_create(device, &f->config.model, &shape, &e);
@@ -44,8 +52,17 @@ __attribute__((unused)) static void make(Fixture *f, int layers, int width, doub
     f->o = optimizer_create(f->m, &f->config.optim, &e);
     assert_non_null(f->o);
     fill(model_master(f->m), factor);
-    fill(optimizer_m(f->o), factor * 3);
-    fill(optimizer_v(f->o), factor * 7);
+    for (int i = 0; i < model_params(f->m)->count; i++) {
+        fill(optimizer_m(f->o, i), factor * (3 + i));
+        if (optimizer_v(f->o, i).data) fill(optimizer_v(f->o, i), factor * (70 + i));
+    }
+    StateTensor state[STATE_MAX];
+    for (int i = optimizer_state(f->o, state); i-- > 0;) fill(state[i].tensor, factor * (9 + i));
+}
+
+__attribute__((unused)) static void make(Fixture *f, int layers, int width, double factor)
+{
+    make_with(f, layers, width, factor, "");
 }
 
 __attribute__((unused)) static void destroy(Fixture *f)

@@ -60,7 +60,13 @@ static int set_option(const CommandRow *row, int i, const char *text, Arguments 
     char *end;
     errno = 0;
     out->text[i] = text;
-    if (option->kind == OPTION_INT) {
+    if (option->kind == OPTION_LIST) {
+        if (out->n_listed == COMMAND_MAX_ARGUMENTS)
+            return err_set(e, "%s: more than %d of %s", row->name, COMMAND_MAX_ARGUMENTS,
+                           option->name);
+        out->listed[out->n_listed].option = i;
+        out->listed[out->n_listed++].text = text;
+    } else if (option->kind == OPTION_INT) {
         long long value = strtoll(text, &end, 10);
         if (!*text || *end || errno || strspn(text, "-0123456789") != strlen(text))
             return err_set(e, "%s: %s needs an integer, not '%.100s'", row->name, option->name,
@@ -145,7 +151,8 @@ int arguments_parse(const CommandRow *row, int count, char **words, Arguments *o
 void arguments_help(const CommandRow *row, FILE *out)
 {
     static const char *const value[] = {[OPTION_FLAG] = "", [OPTION_TEXT] = " TEXT",
-                                        [OPTION_INT] = " N", [OPTION_FLOAT] = " X"};
+                                        [OPTION_INT] = " N", [OPTION_FLOAT] = " X",
+                                        [OPTION_LIST] = " TEXT"};
     fprintf(out, "usage: isomoe %s%s%s%s\n\n%s\n\noptions:\n", row->name,
             arguments_options(row) ? " [options]" : "", *row->usage ? " " : "", row->usage,
             row->help);

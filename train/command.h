@@ -10,7 +10,10 @@ typedef enum ExitCode {
     EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_MISUSE = 2, EXIT_STOPPED = 3, EXIT_DIVERGED = 4
 } ExitCode;
 
-typedef enum OptionKind { OPTION_FLAG, OPTION_TEXT, OPTION_INT, OPTION_FLOAT } OptionKind;
+typedef enum OptionKind {
+    OPTION_FLAG, OPTION_TEXT, OPTION_INT, OPTION_FLOAT,
+    OPTION_LIST /* a text that may be given again and again */
+} OptionKind;
 
 typedef struct OptionRow {
     const char *name;    /* "--json" */
@@ -23,11 +26,17 @@ enum { COMMAND_MAX_OPTIONS = 16, COMMAND_MAX_ARGUMENTS = 256 };
 
 /* The parsed command line. Values by the option's place in the command's row. */
 typedef struct Arguments {
-    const char *text[COMMAND_MAX_OPTIONS];  /* OPTION_TEXT, or NULL; the raw text of the others */
+    const char *text[COMMAND_MAX_OPTIONS];  /* OPTION_TEXT, or NULL; the raw text of the others;
+                                               of OPTION_LIST the last one */
     long long number[COMMAND_MAX_OPTIONS];  /* OPTION_INT; OPTION_FLAG: 0 or 1 */
     double real[COMMAND_MAX_OPTIONS];       /* OPTION_FLOAT */
     const char *free[COMMAND_MAX_ARGUMENTS]; /* the arguments that are no options */
     int n_free;
+    struct {
+        int option;
+        const char *text;
+    } listed[COMMAND_MAX_ARGUMENTS];        /* OPTION_LIST: all of them, in order */
+    int n_listed;
 } Arguments;
 
 typedef struct CommandRow {

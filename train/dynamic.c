@@ -62,8 +62,8 @@ static int measure(Run *r, double *loss, bool *complete, Err *e)
         loss[s] = 0;
         if (r->state.segment.weight[s] == 0) continue;
         int64_t wanted = size_min(data->dynamic_sequences, loader_windows(r->probe[s]));
-        if (heldout_measure(&h, r->model, r->probe[s], NULL, wanted, data->mask_documents, NULL, e))
-            return -1;
+        HeldOutOptions how = {.sequences = wanted, .use_documents = data->mask_documents};
+        if (heldout_measure(&h, r->model, r->probe[s], NULL, &how, e)) return -1;
         *complete = h.sequences == wanted;
         loss[s] = h.loss;
     }

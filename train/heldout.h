@@ -19,12 +19,22 @@ typedef struct HeldOut {
     double loss, perplexity, bits_per_byte;
 } HeldOut;
 
-/* The first `sequences` windows of the loader (dropless, no gradients); use_documents: the model is
- * told where documents begin. text (or NULL) receives the bytes of the counted targets in order.
- * Without a tokenizer (NULL) there are no bytes. A caught stop signal ends it early: out->sequences
- * tells how many were measured. */
+typedef struct SequenceSum { /* of one window */
+    double nll;
+    int64_t targets, bytes;
+} SequenceSum;
+
+typedef struct HeldOutOptions {
+    int64_t sequences;    /* the first so many windows of the loader */
+    bool use_documents;   /* the model is told where documents begin */
+    FILE *text;           /* receives the bytes of the counted targets in order; or NULL */
+    SequenceSum *each;    /* (sequences) written; or NULL */
+} HeldOutOptions;
+
+/* Dropless, no gradients. Without a tokenizer (NULL) there are no bytes. A caught stop signal ends
+ * it early: out->sequences tells how many were measured. */
 int heldout_measure(HeldOut *out, Model *m, Loader *loader, const Tokenizer *tokenizer,
-                    int64_t sequences, bool use_documents, FILE *text, Err *e);
+                    const HeldOutOptions *options, Err *e);
 
 /* Fills loss, perplexity and bits_per_byte from the sums. */
 void heldout_finish(HeldOut *h);

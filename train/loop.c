@@ -79,13 +79,15 @@ static int train_step(Loop *l, Err *e)
     model_stats(r->model, (int)(b.B / r->stage.micro_batch), &now->stats);
     now->loss = now->stats.targets > 0 ? now->stats.loss_sum / now->stats.targets : 0;
     now->grad_norm = vars.grad_norm;
-    now->skipped = vars.skip != 0;
+    now->skipped = (int)vars.skip;
+    now->z_norm = vars.z_norm;
+    now->z_loss = vars.z_loss;
     now->flops = (double)count_flops_train(&c->model, b.T) * (double)b.B;
     now->seconds = log_seconds() - began;
     if (isfinite(now->loss))
         s->loss_ema = s->step == 0 ? now->loss : EMA * s->loss_ema + (1 - EMA) * now->loss;
     s->step++;
-    s->updates += !now->skipped;
+    s->updates += now->skipped == SKIP_NO;
     s->sequence += b.B;
     s->tokens += (double)(b.B * b.T);
     s->flops += now->flops;
@@ -98,7 +100,7 @@ static int train_step(Loop *l, Err *e)
 static int check_divergence(Loop *l, Err *e)
 {
     double limit = 3 * log((double)l->r->config.model.vocab_size);
-    bool bad = l->now.skipped || !isfinite(l->now.loss);
+    bool bad = l->now.skipped == SKIP_NOT_FINITE || !isfinite(l->now.loss);
     l->skipped = bad ? l->skipped + 1 : 0;
     l->high = !bad && l->now.loss > limit ? l->high + 1 : bad ? l->high : 0;
     if (l->skipped >= LOOP_SKIPPED_MAX)
@@ -120,10 +122,10 @@ static int evaluate(Loop *l, bool *done, Err *e)
     Run *r = l->r;
     double began = log_seconds();
     HeldOut h;
+    HeldOutOptions options = {.sequences = r->eval_sequences,
+                              .use_documents = r->config.data.mask_documents};
     *done = false;
-    if (heldout_measure(&h, r->model, r->val, NULL, r->eval_sequences,
-                        r->config.data.mask_documents, NULL, e))
-        return -1;
+    if (heldout_measure(&h, r->model, r->val, NULL, &options, e)) return -1;
     if (h.sequences < r->eval_sequences) return 0;
     r->val_loss = h.loss;
     r->eval_targets = h.targets;

@@ -139,7 +139,7 @@ int plan_make(Plan *p, const char *path, const char *const *overrides, int n_ove
     p->kv_bytes_mha = plan_kv_bytes(&plain);
     plan_routing(p);
     if (model_plan(c, &p->shape, &p->arenas, e)) return -1;
-    if (p->shape.train && optimizer_plan(c, &p->arenas, e)) return -1;
+    if (p->shape.train && optimizer_plan(c, &p->config.optim, &p->arenas, e)) return -1;
     return arena_check(&p->arenas, e);
 }
 

@@ -54,6 +54,10 @@ json_t *progress_record(const Run *r, const StepResult *s)
     }
     if (r->config.data.n_sources && r->state.step % r->config.train.log_every == 0)
         rc |= json_object_set_new(out, "sources", run_stage_sources(r));
+    if (r->config.optim.skip_zscore > 0) {
+        rc |= json_object_set_new(out, "z_norm", json_out_real(s->z_norm));
+        rc |= json_object_set_new(out, "z_loss", json_out_real(s->z_loss));
+    }
     if (!rc) return out;
     json_decref(out);
     return NULL;

@@ -7,7 +7,8 @@
 typedef struct StepResult {
     double loss;      /* mean negative log-likelihood of the step's targets */
     double lr, grad_norm;
-    bool skipped;     /* the norm was not finite: the device left the parameters as they were */
+    int skipped;      /* SKIP_..: not 0: the device left the parameters as they were, and why */
+    double z_norm, z_loss; /* of dev_clip; 0 where outliers are not looked for */
     double seconds;   /* of this step */
     double flops;     /* model FLOPs of this step */
     StepStats stats;

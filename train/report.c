@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "train/checkpoint_folder.h"
 
-enum { FILE_MAX = 1 << 20 };
+enum { FILE_MAX = 1 << 24 };
 
 double report_number(const json_t *object, const char *key)
 {

@@ -40,6 +40,9 @@ void report_html(FILE *out, const Report *r);
 /* The figures, inside of the page. */
 void report_charts(FILE *out, const Report *r);
 
+/* Tables and figures of eval.json: domains, tasks, routing; nothing where it has none. */
+void report_eval(FILE *out, const Report *r);
+
 /* A member of an event or of eval.json: its number, or NaN; its text, or NULL. */
 double report_number(const json_t *object, const char *key);
 const char *report_string(const json_t *object, const char *key);

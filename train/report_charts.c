@@ -13,7 +13,8 @@ enum { SMOOTHING = 60, LOSS_HEIGHT = 300 };
 #define SPEED_TOP 0.99
 
 /* Mean of the finite values within count / SMOOTHING of each step, as many before as behind it, so
- * that the curve does not lag. NULL: out of memory. */
+ * that the curve does not lag; at the end those that there are, lest it run into the last step's
+ * noise. NULL: out of memory. */
 static double *smooth(const double *y, int64_t count)
 {
     double *sum = calloc((size_t)count + 1, sizeof *sum);
@@ -25,8 +26,8 @@ static double *smooth(const double *y, int64_t count)
         n[i + 1] = n[i] + good;
     }
     for (int64_t i = 0; sum && n && out && i < count; i++) {
-        int64_t reach = size_min(count / SMOOTHING, size_min(i, count - 1 - i));
-        int64_t begin = i - reach, end = i + reach + 1;
+        int64_t reach = size_min(count / SMOOTHING, i);
+        int64_t begin = i - reach, end = size_min(i + reach + 1, count);
         out[i] = n[end] > n[begin] ? (sum[end] - sum[begin]) / (double)(n[end] - n[begin]) : NAN;
     }
     bool failed = !sum || !n;

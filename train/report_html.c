@@ -243,14 +243,19 @@ static void block(FILE *out, const char *title, const char *kind, const char *te
 static void remarks(FILE *out, const Report *r)
 {
     const RunRecord *record = &r->record;
-    double skipped = 0;
-    for (int64_t i = 0; i < record->count; i++)
-        if (record->field[STEP_skipped][i] > 0) skipped++;
+    int64_t bad = 0, outliers = 0;
+    for (int64_t i = 0; i < record->count; i++) {
+        bad += record->field[STEP_skipped][i] == SKIP_NOT_FINITE;
+        outliers += record->field[STEP_skipped][i] > SKIP_NOT_FINITE;
+    }
     if (!record->last)
         fprintf(out, "<p>The record has no end: the run is still going on, or was cut off.</p>\n");
-    if (skipped > 0)
-        fprintf(out, "<p>%.0f of %lld updates were skipped: their gradient was not finite.</p>\n",
-                skipped, (long long)record->count);
+    if (bad)
+        fprintf(out, "<p>%lld of %lld updates were skipped: their gradient or loss was not finite."
+                "</p>\n", (long long)bad, (long long)record->count);
+    if (outliers)
+        fprintf(out, "<p>%lld of %lld updates were skipped: their gradient's norm or loss was an "
+                "outlier.</p>\n", (long long)outliers, (long long)record->count);
     if (record->resumes)
         fprintf(out, "<p>Resumed %lld times from a checkpoint.</p>\n", (long long)record->resumes);
     if (record->bad_lines)
@@ -287,6 +292,7 @@ void report_html(FILE *out, const Report *r)
     remarks(out, r);
     report_charts(out, r);
     heldout(out, r);
+    report_eval(out, r);
     block(out, "Sample", " class=\"prose\"", r->sample, r->sample_size);
     checkpoints(out, r);
     events(out, r);

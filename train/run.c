@@ -104,7 +104,7 @@ static int open_model(Run *r, Err *e)
     model.rope_theta = r->stage.rope_theta;
     if (count_params(&c->model, &r->params, e)) goto done;
     if (stages_reserve(c, &shape.reserve, &largest, e)) goto done;
-    if (optimizer_plan(&c->model, &plan, e)) goto done;
+    if (optimizer_plan(&c->model, &c->optim, &plan, e)) goto done;
     r->memory = shape.reserve + arena_total(&plan);
     r->model = model_create(r->device, &model, &shape, e);
     if (!r->model) goto done;

@@ -9,14 +9,22 @@
 #include "train/run_data.h"
 #include "train/stages.h"
 
-enum { MAX_ROWS = 384, MICRO_TOKENS = 8192 };
+enum { MAX_ROWS = 448, MICRO_TOKENS = 8192 };
 
 static const char *const precisions[] = {"bf16", "f32", NULL};
+static const char *const optimizers[] = {"adamw", "muon", NULL};
+static const char *const moment_types[] = {"f32", "bf16", NULL};
 static const char *const schedules[] = {"wsd", "wsd_sqrt", "cosine", "constant", NULL};
 
 static const char *const dynamics[] = {"off", "sheared_llama", "sheared_llama_paper", NULL};
 
 #define AT(field) offsetof(RunConfig, field)
+#define RATIO(group, kind, what)                                                                   \
+    {"optim.lr_ratio." group, CONF_FLOAT, AT(optim.lr_ratio[kind]), "1", 0, 1000, NULL,            \
+     "rate / the schedule's: " what}
+#define DECAY(group, kind, initial)                                                                \
+    {"optim.decay." group, CONF_BOOL, AT(optim.decay[kind]), initial, 1, 0, NULL,                  \
+     "weight decay applies, see optim.lr_ratio." group}
 #define BIG 1e15 /* steps: far from any overflow */
 static const ConfRow own_rows[] = {
     {"data.train", CONF_TEXT, AT(data.train), "", 1, 0, NULL,
@@ -44,11 +52,31 @@ static const ConfRow own_rows[] = {
     {"optim.beta2", CONF_FLOAT, AT(optim.beta2), "0.95", 0, 0.999999, NULL, "decay of the square"},
     {"optim.eps", CONF_FLOAT, AT(optim.eps), "1e-8", 1e-30, 1, NULL, "added to the root"},
     {"optim.weight_decay", CONF_FLOAT, AT(optim.weight_decay), "0.1", 0, 100, NULL,
-     "decoupled, times the rate; matrices only"},
+     "decoupled, times the rate, for the groups that optim.decay names"},
     {"optim.clip", CONF_FLOAT, AT(optim.clip), "1.0", 0, 1e9, NULL,
      "largest norm of the gradient; 0: no clipping"},
-    {"optim.expert_lr_ratio", CONF_FLOAT, AT(optim.expert_lr_ratio), "1.0", 0, 1000, NULL,
-     "rate of the specialized experts / rate of the others"},
+    {"optim.kind", CONF_ENUM, AT(optim.kind), "adamw", 1, 0, optimizers,
+     "adamw | muon (attention and experts by Muon, the rest by AdamW)"},
+    {"optim.moments", CONF_ENUM, AT(optim.moments), "f32", 1, 0, moment_types,
+     "f32 | bf16 (rounded stochastically)"},
+    {"optim.muon_momentum", CONF_FLOAT, AT(optim.muon_momentum), "0.95", 0, 0.999999, NULL,
+     "of Muon's matrices"},
+    {"optim.skip_zscore", CONF_FLOAT, AT(optim.skip_zscore), "0", 0, 1e6, NULL,
+     "steps whose norm or loss lies so many standard deviations high are skipped; 0: none"},
+    {"optim.skip_window", CONF_INT, AT(optim.skip_window), "128", 2, 1 << 20, NULL,
+     "latest steps that they are judged by"},
+    RATIO("embed", PARAM_EMBED, "embedding"),
+    RATIO("head", PARAM_HEAD, "output head, where it is not the embedding"),
+    RATIO("attn", PARAM_ATTN, "attention's matrices"),
+    RATIO("norm", PARAM_NORM, "norms"),
+    RATIO("bias", PARAM_BIAS, "biases"),
+    RATIO("router", PARAM_ROUTER, "routers"),
+    RATIO("shared", PARAM_SHARED, "shared experts, or a dense model's FFN"),
+    RATIO("expert", PARAM_EXPERT, "specialized experts"),
+    DECAY("embed", PARAM_EMBED, "true"), DECAY("head", PARAM_HEAD, "true"),
+    DECAY("attn", PARAM_ATTN, "true"), DECAY("norm", PARAM_NORM, "false"),
+    DECAY("bias", PARAM_BIAS, "false"), DECAY("router", PARAM_ROUTER, "true"),
+    DECAY("shared", PARAM_SHARED, "true"), DECAY("expert", PARAM_EXPERT, "true"),
     {"optim.schedule", CONF_ENUM, AT(optim.schedule), "wsd", 1, 0, schedules,
      "wsd | wsd_sqrt | cosine | constant"},
     {"optim.warmup_steps", CONF_INT, AT(optim.warmup_steps), "100", 0, BIG, NULL,
@@ -195,6 +223,43 @@ static int check_schedule(const RunConfig *c, RunCheck k)
     return 0;
 }
 
+/* Is the row's value the one that it has when nobody sets it? */
+static bool is_default(const ConfRow *row, const RunConfig *c)
+{
+    RunConfig plain;
+    conf_defaults(run_config_table(), &plain);
+    size_t size = row->type == CONF_BOOL ? sizeof(bool) : row->type == CONF_ENUM ? sizeof(int) : 8;
+    return !memcmp((const char *)c + row->offset, (const char *)&plain + row->offset, size);
+}
+
+/* A key for a group of parameters that the model does not have would do nothing. */
+static int check_groups(const RunConfig *c, RunCheck k)
+{
+    const ConfTable *rows = run_config_table();
+    ParamTable table;
+    bool there[OPTIM_GROUPS] = {false};
+    if (params_build(&table, &c->model, k.e)) return -1;
+    for (int i = 0; i < table.count; i++) there[table.row[i].kind] = true;
+    params_free(&table);
+    for (int i = 0; i < rows->count; i++) {
+        size_t ratio = (rows->rows[i].offset - AT(optim.lr_ratio)) / sizeof(double);
+        size_t decay = rows->rows[i].offset - AT(optim.decay);
+        size_t group = ratio < OPTIM_GROUPS ? ratio : decay;
+        if (group < OPTIM_GROUPS && !there[group] && !is_default(&rows->rows[i], c))
+            return FAIL(k, rows->rows[i].key, "the model has no such parameters");
+    }
+    return 0;
+}
+
+static int check_optimizer(const RunConfig *c, RunCheck k)
+{
+    if (c->optim.kind != OPTIM_MUON && c->optim.muon_momentum != 0.95)
+        return FAIL(k, "optim.muon_momentum", "is for optim.kind muon");
+    if (c->optim.skip_zscore == 0 && c->optim.skip_window != 128)
+        return FAIL(k, "optim.skip_window", "is for optim.skip_zscore above 0");
+    return check_groups(c, k);
+}
+
 static int check_run(RunConfig *c, RunCheck k)
 {
     if (model_config_check(&c->model, run_config_table(), k.lines, k.path, k.e)) return -1;
@@ -204,7 +269,7 @@ static int check_run(RunConfig *c, RunCheck k)
     const char *device = c->train.device;
     if (strcmp(device, "auto") && strcmp(device, "cpu") && strcmp(device, "cuda"))
         return FAIL(k, "train.device", "'%.60s' is none of auto, cpu, cuda", device);
-    if (check_batch(c, k) || stages_check(c, k)) return -1;
+    if (check_batch(c, k) || stages_check(c, k) || check_optimizer(c, k)) return -1;
     return check_schedule(c, k);
 }
 

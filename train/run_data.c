@@ -10,7 +10,7 @@
 #define FAIL(check, key, ...)                                                                      \
     conf_fail(run_config_table(), (check).lines, (check).path, key, (check).e, __VA_ARGS__)
 
-enum { KEY = CONF_LIST_KEY };
+enum { KEY = CONF_LIST_KEY, NAME_MAX_LENGTH = 63 };
 static const char blanks[] = " \t\n";
 
 int run_data_sources(const RunConfig *c)
@@ -58,6 +58,8 @@ static int check_name(const RunConfig *c, int64_t s, RunCheck k)
     char key[KEY];
     snprintf(key, sizeof key, "data.sources[%d].name", (int)s);
     if (!name[0]) return FAIL(k, key, "is empty");
+    if (strlen(name) > NAME_MAX_LENGTH)
+        return FAIL(k, key, "'%.20s...' is longer than %d letters", name, NAME_MAX_LENGTH);
     if (name[strspn(name, letters)])
         return FAIL(k, key, "'%.60s' has more than letters, digits, '_', '-' and '.'", name);
     for (int64_t i = 0; i < s; i++)

@@ -15,6 +15,18 @@ static void add_params(TensorSlots *slots, const char *group, const ParamTable *
     }
 }
 
+/* One slot for each moment that exists. */
+static void add_moments(TensorSlots *slots, const char *group, const ParamTable *table,
+                        Optimizer *o, Tensor (*moment)(Optimizer *o, int row))
+{
+    for (int i = 0; i < table->count; i++) {
+        Tensor t = moment(o, i);
+        if (tensor_given(t))
+            slots->slot[slots->count++] =
+                (TensorSlot){.group = group, .name = table->row[i].name, .tensor = t};
+    }
+}
+
 static void add_state(TensorSlots *slots, const char *group, const StateTensor *state, int n)
 {
     for (int i = 0; i < n; i++)
@@ -32,8 +44,8 @@ int tensor_slots_make(TensorSlots *slots, Model *m, Optimizer *o, Err *e)
     add_params(slots, "master", table, model_master(m));
     add_state(slots, "model", state, model_state(m, state));
     if (!o) return 0;
-    add_params(slots, "m", table, optimizer_m(o));
-    add_params(slots, "v", table, optimizer_v(o));
+    add_moments(slots, "m", table, o, optimizer_m);
+    add_moments(slots, "v", table, o, optimizer_v);
     add_state(slots, "optim", state, optimizer_state(o, state));
     return 0;
 }

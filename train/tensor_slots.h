@@ -2,8 +2,8 @@
  * memory, and under which name it is stored.
  *
  * Groups: master (f32 parameters), model (what else the model carries from step to step), m and v
- * (the optimizer's moments), optim (what else the optimizer carries). Who only evaluates has no
- * optimizer and leaves the last three groups unread.
+ * (the optimizer's moments, as many as there are), optim (what else the optimizer carries). Who
+ * only evaluates has no optimizer and leaves the last three groups unread.
  */
 #ifndef ISOMOE_TRAIN_TENSOR_SLOTS_H
 #define ISOMOE_TRAIN_TENSOR_SLOTS_H

@@ -7,7 +7,6 @@
 #include "device/cpu/cpu.h"
 
 #include <errno.h>
-#include <math.h>
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
@@ -172,16 +171,6 @@ const char *cpu_error(Device *d, int code)
     (void)d;
     (void)code;
     return "the CPU device has no details";
-}
-
-int cpu_clip(Device *d, StepVars *vars, Tensor sum, double max_norm)
-{
-    (void)d;
-    double norm = sqrt(*(const double *)sum.data);
-    vars->grad_norm = norm;
-    vars->skip = !isfinite(norm);
-    vars->grad_scale = max_norm > 0 && norm > max_norm ? max_norm / norm : 1.0;
-    return 0;
 }
 
 int cpu_step_begin(Device *d, StepVars *vars, const StepVars *host)

@@ -66,6 +66,8 @@ static inline int64_t cpu_chunk_begin(int64_t count, int i) { return count * i /
 #define ce_train_cpu CPU_NAME(ce_train_cpu)
 #define nll_sum_cpu CPU_NAME(nll_sum_cpu)
 #define adamw_cpu CPU_NAME(adamw_cpu)
+#define muon_cpu CPU_NAME(muon_cpu)
+#define clip_cpu CPU_NAME(clip_cpu)
 #define sqsum_cpu CPU_NAME(sqsum_cpu)
 #define cast_cpu CPU_NAME(cast_cpu)
 #define fill_cpu CPU_NAME(fill_cpu)
@@ -110,6 +112,8 @@ int ce_bwd_cpu(Device *d, LinearGrad g, Tensor x, Tensor w, Tensor targets, Tens
 int ce_train_cpu(Device *d, CeTrain out, Tensor x, Tensor w, Tensor targets, const CeOpt *opt);
 int nll_sum_cpu(Device *d, Tensor sum, Tensor lse, Tensor target_logit, Tensor targets);
 int adamw_cpu(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
+int muon_cpu(Device *d, MuonTensors t, const MuonOpt *opt, const StepVars *vars);
+int clip_cpu(Device *d, StepVars *vars, Tensor sum, const ClipOpt *opt);
 int sqsum_cpu(Device *d, Tensor sum, Tensor x);
 int cast_cpu(Device *d, Tensor dst, Tensor src);
 int fill_cpu(Device *d, Tensor t, double value);

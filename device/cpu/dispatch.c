@@ -4,6 +4,8 @@
  * rows of the experts' output ye to base. Which row belongs to which choice stands in the Routing.
  * Called by the MoE layer of model/ around the expert feed-forward.
  */
+#include <omp.h>
+
 #include "device/cpu/rows.h"
 
 int dispatch_fwd_cpu(Device *d, Tensor xe, Tensor x, const Routing *r)
@@ -19,34 +21,37 @@ int dispatch_fwd_cpu(Device *d, Tensor xe, Tensor x, const Routing *r)
     return 0;
 }
 
-enum { MAX_CHOICES = 64 }; /* k of any model is far below */
+typedef struct ChoiceRow {
+    const void *from;
+    float weight;
+} ChoiceRow;
 
 /* One token: to = base (or 0) + sum over its placed choices of weight from. */
 typedef struct TokenSum {
     void *to;
     const void *base; /* NULL: none. A vector of it is read before `to` is written: may be `to` */
-    const void *from[MAX_CHOICES];
-    float weight[MAX_CHOICES];
-    int64_t n_from;
+    ChoiceRow *choice; /* (k) this thread's scratch */
+    int64_t n_choices;
 } TokenSum;
 
 /* weight NULL: all 1. */
-static void sum_choices(TokenSum *t, Tensor rows, const int32_t *row, const float *weight,
-                        int64_t k)
+static void list_choices(TokenSum *t, Tensor rows, const int32_t *row, const float *weight,
+                         int64_t k)
 {
     int64_t D = tensor_cols(rows);
-    t->n_from = 0;
+    t->n_choices = 0;
     for (int64_t j = 0; j < k; j++) {
         if (row[j] < 0) continue;
-        t->from[t->n_from] = row_at(rows, row[j], D);
-        t->weight[t->n_from++] = weight ? weight[j] : 1.0f;
+        t->choice[t->n_choices++] = (ChoiceRow){.from = row_at(rows, row[j], D),
+                                                .weight = weight ? weight[j] : 1.0f};
     }
 }
 
 ROW_KERNEL void sum_vector(const TokenSum *t, DType type, int64_t i, int64_t n)
 {
     V16 sum = t->base ? v_get(t->base, type, i, n) : (V16){0};
-    for (int64_t j = 0; j < t->n_from; j++) sum += t->weight[j] * v_get(t->from[j], type, i, n);
+    for (int64_t j = 0; j < t->n_choices; j++)
+        sum += t->choice[j].weight * v_get(t->choice[j].from, type, i, n);
     v_put(t->to, type, i, n, sum);
 }
 
@@ -67,13 +72,11 @@ static void sum_token(const TokenSum *t, DType type, int64_t D)
 int dispatch_bwd_cpu(Device *d, Tensor dx, Tensor dxe, const Routing *r)
 {
     int64_t N = tensor_rows(dx), D = tensor_cols(dx), k = tensor_cols(r->row);
-    CHECK(k <= MAX_CHOICES, "%ld experts a token", (long)k);
+    ChoiceRow *lists = cpu_scratch(d, d->threads * k * (int64_t)sizeof *lists);
 #pragma omp parallel for num_threads(d->threads) schedule(static) if (N * D > ROWS_SERIAL)
     for (int64_t n = 0; n < N; n++) {
-        TokenSum t;
-        t.to = row_at(dx, n, D);
-        t.base = NULL;
-        sum_choices(&t, dxe, (const int32_t *)r->row.data + n * k, NULL, k);
+        TokenSum t = {.to = row_at(dx, n, D), .choice = lists + omp_get_thread_num() * k};
+        list_choices(&t, dxe, (const int32_t *)r->row.data + n * k, NULL, k);
         sum_token(&t, dx.type, D);
     }
     return 0;
@@ -82,14 +85,14 @@ int dispatch_bwd_cpu(Device *d, Tensor dx, Tensor dxe, const Routing *r)
 int combine_fwd_cpu(Device *d, Tensor y, Tensor base, Tensor ye, const Routing *r)
 {
     int64_t N = tensor_rows(y), D = tensor_cols(y), k = tensor_cols(r->row);
-    CHECK(k <= MAX_CHOICES, "%ld experts a token", (long)k);
+    ChoiceRow *lists = cpu_scratch(d, d->threads * k * (int64_t)sizeof *lists);
 #pragma omp parallel for num_threads(d->threads) schedule(static) if (N * D > ROWS_SERIAL)
     for (int64_t n = 0; n < N; n++) {
-        TokenSum t; /* not initialised as a whole: most of it is unused */
-        t.to = row_at(y, n, D);
-        t.base = tensor_given(base) ? row_at(base, n, D) : NULL;
-        sum_choices(&t, ye, (const int32_t *)r->row.data + n * k,
-                    (const float *)r->weight.data + n * k, k);
+        TokenSum t = {.to = row_at(y, n, D),
+                      .base = tensor_given(base) ? row_at(base, n, D) : NULL,
+                      .choice = lists + omp_get_thread_num() * k};
+        list_choices(&t, ye, (const int32_t *)r->row.data + n * k,
+                     (const float *)r->weight.data + n * k, k);
         sum_token(&t, y.type, D);
     }
     return 0;

@@ -14,7 +14,6 @@ int cpu_copy(Device *d, Tensor dst, Tensor src);
 int cpu_sync(Device *d);
 const char *cpu_error(Device *d, int code);
 int64_t cpu_scratch_bytes(const Device *d);
-int cpu_clip(Device *d, StepVars *vars, Tensor sum, double max_norm);
 int cpu_step_begin(Device *d, StepVars *vars, const StepVars *host);
 
 #endif

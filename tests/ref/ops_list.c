@@ -63,6 +63,7 @@ static struct {
     ENTRY(ce_train, "test_ops_loss"),
     ENTRY(nll_sum, "test_ops_loss"),
     ENTRY(adamw, "test_ops_optim"),
+    ENTRY(muon, "test_ops_muon"),
     ENTRY(sqsum, "test_ops_optim"),
     ENTRY(clip, "test_ops_optim"),
     ENTRY(step_begin, "test_ops_optim"),

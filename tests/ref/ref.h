@@ -91,26 +91,31 @@ typedef struct RefAttention {
 void ref_attention_fwd(const RefAttention *a);
 void ref_attention_bwd(const RefAttention *a);
 
-/* Routing; arrays as in struct Routing. */
+/* Routing; arrays and options as in struct Routing and RouteOpt. */
 typedef struct RefRoute {
     int64_t N, E, k;
     RouteMode mode;
-    bool renorm;
+    RouteScore score;
+    bool renorm, drop_by_score;
     int64_t group_tokens, capacity, group0;
+    int64_t blocks, blocks_top;
+    double top_p, weight_scale;
     uint32_t layer;
     uint64_t seed;
     int64_t step;
-    double aux_scale, z_scale;
+    double aux_scale, z_scale, entropy_scale;
+    double *bias, *balance_f, *balance_width; /* (E) or NULL */
     double *logits, *probs, *lse;
-    int32_t *first, *expert, *row, *row_src, *row_begin, *load;
+    int32_t *first, *expert, *row, *row_src, *row_begin, *load, *count;
     double *weight, *stats; /* stats (Gr, STAT_COUNT) */
     double *dweight, *dlogits, *dlogits_mag;
 } RefRoute;
 int64_t ref_route_rows(const RefRoute *a); /* rows of the expert buffer */
-void ref_route_fwd(const RefRoute *a);     /* ref_route_assign, then ref_route_values */
-void ref_route_assign(const RefRoute *a);  /* first, expert, row, row_*, load, counts of stats */
-void ref_route_values(const RefRoute *a);  /* probs, lse, weight, STAT_AUX, STAT_Z */
-void ref_route_bwd(const RefRoute *a);     /* from probs, first, expert, logits, dweight */
+void ref_route_fwd(const RefRoute *a);     /* the next three */
+void ref_route_scores(const RefRoute *a);  /* probs, lse */
+void ref_route_assign(const RefRoute *a);  /* from probs: first, expert, row*, load, count, stats */
+void ref_route_values(const RefRoute *a);  /* scores again; weight, STAT_AUX, _Z, _ENTROPY */
+void ref_route_bwd(const RefRoute *a);     /* from probs, expert, count, logits, dweight */
 
 /* x (N, D) to and from an expert buffer xe or ye (rows, D). */
 typedef struct RefCombine {
@@ -145,10 +150,35 @@ typedef struct RefAdamw {
     StepVars vars;
     double *w, *grad, *m, *v;            /* w, m, v updated in place */
     double *w_mag, *m_mag, *v_mag;
+    int64_t runs;                        /* of lr_each, or 0 */
+    const double *each;                  /* (runs) */
 } RefAdamw;
 void ref_adamw(const RefAdamw *a);
 double ref_sqsum(const double *x, int64_t n);
-/* grad_norm, grad_scale and skip of *vars. */
-void ref_clip(StepVars *vars, double sum, double max_norm);
+
+/* The two neighbours of x in bf16 (one, if x is there): away from zero when the part of the step
+ * between them that x has covered, plus bits / 65536, reaches 1. bits below 65536. */
+double ref_round_random(double x, uint32_t bits);
+/* Is `got` that for a number within `error` of x? */
+bool ref_rounds_to(double got, double x, double error, uint32_t bits);
+
+/* n matrices (A, B), always through G = X X^T. */
+typedef struct RefMuon {
+    int64_t n, A, B;
+    MuonOpt opt;
+    StepVars vars;
+    double *w, *grad, *m;    /* w and m updated in place; m unrounded */
+    double *w_mag, *m_mag;   /* an element of O counts with at least the matrix's root mean square */
+    double *o;               /* (n, A, B) the orthogonalised updates */
+    int64_t runs;            /* of lr_each, or 0 */
+    const double *each;      /* (runs) */
+} RefMuon;
+void ref_muon(const RefMuon *a);
+
+/* grad_norm, grad_scale, skip, z_norm and z_loss of *vars. history: the norms and mean losses taken
+ * in so far, oldest first (2, taken); appended to by the caller if the result is true. loss: the
+ * two sums, or NULL. */
+bool ref_clip(StepVars *vars, double sum, const ClipOpt *opt, const double *loss,
+              const double *norms, const double *losses, int64_t taken);
 
 #endif

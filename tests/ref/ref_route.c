@@ -1,4 +1,4 @@
-/* tests/ref/ref_route.c - routing with capacity and recycling, its gradient; see ref.h.
+/* tests/ref/ref_route.c - who chooses whom, and who gets a place; see ref.h.
  *
  * The assignment follows the text of device.h word for word with one place table per group:
  * holder[e][c] is the choice n * k + j that has place c of expert e, or -1.
@@ -18,20 +18,67 @@ int64_t ref_route_rows(const RefRoute *a)
     return a->E * (a->N / a->group_tokens) * a->capacity;
 }
 
-/* The k largest logits of each token (softmax keeps the order), lower index first on a tie. */
+/* Logits where nothing else enters, else score + bias, which the contract has in f32. */
+static float selection_key(const RefRoute *a, int64_t n, int64_t e)
+{
+    if (!a->bias && !a->blocks) return (float)a->logits[n * a->E + e];
+    return (float)a->probs[n * a->E + e] + (a->bias ? (float)a->bias[e] : 0.0f);
+}
+
+/* Sum of the highest keys of a block's experts, one by one. */
+static float block_value(const RefRoute *a, int64_t n, int64_t b)
+{
+    int64_t size = a->E / a->blocks, many = a->k / a->blocks_top > 1 ? a->k / a->blocks_top : 1;
+    bool used[256] = {0};
+    float sum = 0;
+    for (int64_t i = 0; i < many; i++) {
+        int64_t best = -1;
+        for (int64_t e = b * size; e < (b + 1) * size; e++)
+            if (!used[e] && (best < 0 || selection_key(a, n, e) > selection_key(a, n, best)))
+                best = e;
+        used[best] = true;
+        sum += selection_key(a, n, best);
+    }
+    return sum;
+}
+
+/* Whether fewer than blocks_top other blocks come before the block of expert e. */
+static bool allowed(const RefRoute *a, int64_t n, int64_t e)
+{
+    if (!a->blocks) return true;
+    int64_t own = e / (a->E / a->blocks), before = 0;
+    for (int64_t b = 0; b < a->blocks; b++) {
+        float mine = block_value(a, n, own), its = block_value(a, n, b);
+        before += its > mine || (its == mine && b < own);
+    }
+    return before < a->blocks_top;
+}
+
+/* The k largest keys of each token, lower index first on a tie; with top_p until enough. */
 static void choose_first(const RefRoute *a)
 {
-    for (int64_t n = 0; n < a->N; n++)
+    for (int64_t n = 0; n < a->N; n++) {
+        double sum = 0;
         for (int64_t j = 0; j < a->k; j++) {
-            int32_t best = -1;
+            int32_t best = -1, *first = a->first + n * a->k;
             for (int32_t e = 0; e < a->E; e++) {
-                bool taken = false;
-                for (int64_t i = 0; i < j; i++) taken |= a->first[n * a->k + i] == e;
-                if (!taken && (best < 0 || a->logits[n * a->E + e] > a->logits[n * a->E + best]))
-                    best = e;
+                bool taken = !allowed(a, n, e);
+                for (int64_t i = 0; i < j; i++) taken |= first[i] == e;
+                if (taken) continue;
+                if (best < 0 || selection_key(a, n, e) > selection_key(a, n, best)) best = e;
             }
-            a->first[n * a->k + j] = best;
+            first[j] = a->top_p > 0 && sum > a->top_p ? -1 : best;
+            sum += a->probs[n * a->E + best];
         }
+    }
+}
+
+/* Whether token m comes before token n at expert e: higher score, then earlier. The device compares
+ * scores in f32, so ties there are ties here. */
+static bool comes_before(const RefRoute *a, int64_t m, int64_t n, int64_t e)
+{
+    float x = (float)a->probs[m * a->E + e], y = (float)a->probs[n * a->E + e];
+    return x > y || (x == y && m < n);
 }
 
 typedef struct Place {
@@ -101,22 +148,36 @@ static int64_t match(const RefRoute *a, int64_t g, int32_t *lost, int64_t count,
     return left;
 }
 
-static void recycle_group(const RefRoute *a, int64_t g)
+/* Whether the choice has no room: fewer than C others that come first at its expert. */
+static bool outscored(const RefRoute *a, int64_t g, int32_t choice)
+{
+    int64_t R = a->group_tokens, before = 0;
+    for (int64_t i = g * R * a->k; i < (g + 1) * R * a->k; i++)
+        before += a->first[i] == a->first[choice] &&
+                  comes_before(a, i / a->k, choice / a->k, a->first[choice]);
+    return before >= a->capacity;
+}
+
+static void capacity_group(const RefRoute *a, int64_t g)
 {
     int64_t R = a->group_tokens, k = a->k, slots = a->E * a->capacity, n_lost = 0;
     int32_t *holder = malloc(sizeof *holder * (size_t)slots);
     int32_t *lost = malloc(sizeof *lost * (size_t)(R * k));
     Place *places = malloc(sizeof *places * (size_t)slots);
+    bool by_score = a->mode == ROUTE_DROP && a->drop_by_score;
     for (int64_t i = 0; i < slots; i++) holder[i] = -1;
     for (int64_t j = 0; j < k; j++)
         for (int64_t n = g * R; n < (g + 1) * R; n++) {
             int32_t choice = (int32_t)(n * k + j), e = a->first[choice];
-            if (a->load[g * a->E + e] < a->capacity) put(a, g, choice, e, holder);
+            if (e < 0) continue;
+            bool room = by_score ? !outscored(a, g, choice)
+                                 : a->load[g * a->E + e] < a->capacity;
+            if (room) put(a, g, choice, e, holder);
             else lost[n_lost++] = choice;
         }
     double *stats = a->stats + g * STAT_COUNT;
     stats[STAT_OVERFLOW] = (double)n_lost;
-    for (int pass = 0; pass < PASSES && n_lost; pass++) {
+    for (int pass = 0; pass < PASSES && n_lost && a->mode == ROUTE_RECYCLE; pass++) {
         int64_t n_places = free_places(a, g, pass, holder, places);
         n_lost = match(a, g, lost, n_lost, places, n_places, holder);
     }
@@ -125,6 +186,40 @@ static void recycle_group(const RefRoute *a, int64_t g)
     free(holder);
     free(lost);
     free(places);
+}
+
+/* Expert e takes a token if fewer than C tokens of the group come before it. */
+static void expert_choice_group(const RefRoute *a, int64_t g)
+{
+    int64_t R = a->group_tokens;
+    int32_t *holder = malloc(sizeof *holder * (size_t)(a->E * a->capacity));
+    for (int64_t n = g * R; n < (g + 1) * R; n++) {
+        int64_t used = 0;
+        for (int32_t e = 0; e < a->E; e++) {
+            int64_t before = 0;
+            for (int64_t m = g * R; m < (g + 1) * R; m++) before += comes_before(a, m, n, e);
+            if (before >= a->capacity) continue;
+            a->first[n * a->k + used] = e;
+            put(a, g, (int32_t)(n * a->k + used++), e, holder);
+        }
+    }
+    free(holder);
+}
+
+/* Choices as given; those that are made again here only count as overflow where they differ. */
+static void replay_group(const RefRoute *a, int64_t g)
+{
+    int64_t R = a->group_tokens, Gr = a->N / R;
+    double *stats = a->stats + g * STAT_COUNT;
+    for (int64_t i = g * R * a->k; i < (g + 1) * R * a->k; i++) {
+        int32_t e = a->expert[i], wanted = a->first[i];
+        if (wanted >= 0 && e != wanted) stats[e < 0 ? STAT_UNPLACED : STAT_RECYCLED]++;
+        if (wanted >= 0 && e != wanted) stats[STAT_OVERFLOW]++;
+        if (e < 0) continue;
+        int32_t c = a->load[g * a->E + e]++;
+        a->row[i] = (int32_t)((e * Gr + g) * a->capacity + c);
+        a->row_src[a->row[i]] = (int32_t)i;
+    }
 }
 
 /* Every first choice in force; rows by expert, then by token. */
@@ -144,132 +239,44 @@ static void dropless(const RefRoute *a)
     a->row_begin[a->E] = row;
 }
 
-static int64_t first_count(const RefRoute *a, int64_t g, int64_t e)
+static void count_choices(const RefRoute *a, int64_t g)
 {
-    int64_t count = 0;
-    for (int64_t i = g * a->group_tokens * a->k; i < (g + 1) * a->group_tokens * a->k; i++)
-        count += a->first[i] == e;
-    return count;
+    double *stats = a->stats + g * STAT_COUNT;
+    for (int64_t e = 0; e < a->E; e++) {
+        int64_t count = 0;
+        for (int64_t i = g * a->group_tokens * a->k; i < (g + 1) * a->group_tokens * a->k; i++)
+            count += a->first[i] == e;
+        a->count[g * a->E + e] = (int32_t)count;
+        stats[STAT_CHOICES] += (double)count;
+        stats[STAT_MAX_LOAD] = fmax(stats[STAT_MAX_LOAD], (double)count);
+    }
 }
 
 void ref_route_assign(const RefRoute *a)
 {
     int64_t groups = a->N / a->group_tokens, rows = ref_route_rows(a);
-    choose_first(a);
-    for (int64_t i = 0; i < a->N * a->k; i++) a->expert[i] = a->row[i] = -1;
+    bool by_expert = a->mode == ROUTE_EXPERT_CHOICE, replay = a->mode == ROUTE_REPLAY;
+    for (int64_t i = 0; i < a->N * a->k; i++) {
+        a->first[i] = a->row[i] = -1;
+        if (!replay) a->expert[i] = -1;
+    }
+    if (!by_expert) choose_first(a);
     for (int64_t i = 0; i < rows; i++) a->row_src[i] = -1;
     memset(a->load, 0, sizeof *a->load * (size_t)(groups * a->E));
     memset(a->stats, 0, sizeof *a->stats * (size_t)(groups * STAT_COUNT));
-    if (a->mode == ROUTE_DROPLESS) {
-        dropless(a);
-    } else {
-        for (int64_t e = 0; e <= a->E; e++)
-            a->row_begin[e] = (int32_t)(e * groups * a->capacity);
-        for (int64_t g = 0; g < groups; g++) recycle_group(a, g);
-    }
-    for (int64_t g = 0; g < groups; g++)
-        for (int64_t e = 0; e < a->E; e++)
-            a->stats[g * STAT_COUNT + STAT_MAX_LOAD] =
-                fmax(a->stats[g * STAT_COUNT + STAT_MAX_LOAD], (double)first_count(a, g, e));
-}
-
-static void softmax_token(const RefRoute *a, int64_t n)
-{
-    const double *z = a->logits + n * a->E;
-    double max = z[0], sum = 0;
-    for (int64_t e = 0; e < a->E; e++) max = fmax(max, z[e]);
-    for (int64_t e = 0; e < a->E; e++) sum += exp(z[e] - max);
-    a->lse[n] = max + log(sum);
-    for (int64_t e = 0; e < a->E; e++) a->probs[n * a->E + e] = exp(z[e] - a->lse[n]);
-}
-
-/* Sum of the probabilities of a token's placed choices. */
-static double placed_sum(const RefRoute *a, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = n * a->k; i < (n + 1) * a->k; i++)
-        if (a->expert[i] >= 0) sum += a->probs[n * a->E + a->expert[i]];
-    return sum;
-}
-
-void ref_route_values(const RefRoute *a)
-{
-    int64_t R = a->group_tokens;
-    for (int64_t n = 0; n < a->N; n++) {
-        softmax_token(a, n);
-        double sum = placed_sum(a, n);
-        for (int64_t i = n * a->k; i < (n + 1) * a->k; i++) {
-            int32_t e = a->expert[i];
-            double p = e < 0 ? 0 : a->probs[n * a->E + e];
-            a->weight[i] = a->renorm && e >= 0 ? p / sum : p;
-        }
-    }
-    for (int64_t g = 0; g < a->N / R; g++) {
-        double *stats = a->stats + g * STAT_COUNT;
-        stats[STAT_AUX] = stats[STAT_Z] = 0;
-        for (int64_t n = g * R; n < (g + 1) * R; n++) stats[STAT_Z] += a->lse[n] * a->lse[n];
-        for (int64_t e = 0; e < a->E; e++) {
-            double share = (double)first_count(a, g, e) / (double)R, mean = 0;
-            for (int64_t n = g * R; n < (g + 1) * R; n++)
-                mean += a->probs[n * a->E + e] / (double)R;
-            stats[STAT_AUX] += (double)a->E * share * mean;
-        }
+    for (int64_t e = 0; e <= a->E; e++) a->row_begin[e] = (int32_t)(e * groups * a->capacity);
+    if (a->mode == ROUTE_DROPLESS) dropless(a);
+    for (int64_t g = 0; g < groups; g++) {
+        if (by_expert) expert_choice_group(a, g);
+        else if (replay) replay_group(a, g);
+        else if (a->mode != ROUTE_DROPLESS) capacity_group(a, g);
+        count_choices(a, g);
     }
 }
 
 void ref_route_fwd(const RefRoute *a)
 {
+    ref_route_scores(a);
     ref_route_assign(a);
     ref_route_values(a);
-}
-
-/* dp of one token and the magnitude of its terms: from the weights, and aux_scale E f_e / R. */
-static void dprobs(const RefRoute *a, int64_t n, const double *share, double *dp, double *mag)
-{
-    double sum = placed_sum(a, n), mixed = 0, mixed_mag = 0;
-    for (int64_t e = 0; e < a->E; e++) {
-        dp[e] = a->aux_scale * (double)a->E * share[e] / (double)a->group_tokens;
-        mag[e] = fabs(dp[e]);
-    }
-    for (int64_t i = n * a->k; i < (n + 1) * a->k && a->renorm; i++) {
-        if (a->expert[i] < 0) continue;
-        double p = a->probs[n * a->E + a->expert[i]];
-        mixed += a->dweight[i] * p / (sum * sum);
-        mixed_mag += fabs(a->dweight[i]) * p / (sum * sum);
-    }
-    for (int64_t i = n * a->k; i < (n + 1) * a->k; i++) {
-        if (a->expert[i] < 0) continue;
-        dp[a->expert[i]] += a->renorm ? a->dweight[i] / sum - mixed : a->dweight[i];
-        mag[a->expert[i]] += a->renorm ? fabs(a->dweight[i]) / sum + mixed_mag
-                                       : fabs(a->dweight[i]);
-    }
-}
-
-/* w_j = p_e(j) [/ sum of placed p]; dz_e = p_e (dp_e - sum p dp) + z_scale 2 lse p_e. */
-void ref_route_bwd(const RefRoute *a)
-{
-    double *work = malloc(sizeof *work * (size_t)(3 * a->E)), *dp = work + a->E, *mag = dp + a->E;
-    for (int64_t n = 0; n < a->N; n++) {
-        int64_t g = n / a->group_tokens;
-        for (int64_t e = 0; e < a->E && n % a->group_tokens == 0; e++)
-            work[e] = (double)first_count(a, g, e) / (double)a->group_tokens;
-        dprobs(a, n, work, dp, mag);
-        double max = -INFINITY, sum = 0, mixed = 0, mixed_mag = 0;
-        for (int64_t e = 0; e < a->E; e++) max = fmax(max, a->logits[n * a->E + e]);
-        for (int64_t e = 0; e < a->E; e++) {
-            double p = a->probs[n * a->E + e];
-            sum += exp(a->logits[n * a->E + e] - max);
-            mixed += p * dp[e];
-            mixed_mag += p * mag[e];
-        }
-        double lse = max + log(sum);
-        for (int64_t e = 0; e < a->E; e++) {
-            double p = a->probs[n * a->E + e];
-            a->dlogits[n * a->E + e] += p * (dp[e] - mixed) + a->z_scale * 2 * lse * p;
-            if (a->dlogits_mag)
-                a->dlogits_mag[n * a->E + e] +=
-                    p * (mag[e] + mixed_mag + fabs(a->z_scale) * 2 * (fabs(max) + fabs(lse)));
-        }
-    }
-    free(work);
 }

@@ -30,11 +30,34 @@ static void fill_logits(Rig *r, const RouteCase *c, double *logits)
     }
 }
 
-RefRoute route_make(Rig *r, const RouteCase *c)
+/* Numbers as f32 has them, so that the oracle sees what the device sees. */
+static double *vector(Rig *r, int64_t n, double offset, double scale)
+{
+    double *x = numbers(n);
+    for (int64_t i = 0; i < n; i++) x[i] = (float)(offset + scale * rig_uniform(r));
+    return x;
+}
+
+/* Choices to replay: a random expert that the token has not and that has room, or none. */
+static void record(Rig *r, const RefRoute *a)
+{
+    int32_t *load = integers(a->N / a->group_tokens * a->E);
+    for (int64_t i = 0; i < a->N * a->k; i++) {
+        int32_t e = (int32_t)rig_below(r, a->E), *there = load + i / a->k / a->group_tokens * a->E;
+        bool fits = there[e] < a->capacity;
+        for (int64_t j = i - i % a->k; j < i; j++) fits &= a->expert[j] != e;
+        a->expert[i] = fits ? e : -1;
+        there[e] += fits;
+    }
+    free(load);
+}
+
+RefRoute route_make(Rig *r, const RouteCase *c, const RouteMore *more)
 {
     RefRoute a = {.N = c->N, .E = c->E, .k = c->k, .mode = c->mode, .renorm = c->renorm,
-                  .group_tokens = c->R, .capacity = c->C, .group0 = rig_below(r, 1000),
-                  .layer = (uint32_t)rig_below(r, 64), .step = rig_below(r, 1000000)};
+                  .weight_scale = 1, .group_tokens = c->R, .capacity = c->C,
+                  .group0 = rig_below(r, 1000), .layer = (uint32_t)rig_below(r, 64),
+                  .step = rig_below(r, 1000000)};
     a.seed = (uint64_t)rig_below(r, 1ll << 50) << 13 | 5;
     int64_t groups = c->N / c->R, rows = ref_route_rows(&a);
     a.logits = numbers(c->N * c->E);
@@ -46,26 +69,48 @@ RefRoute route_make(Rig *r, const RouteCase *c)
     a.row_src = integers(rows);
     a.row_begin = integers(c->E + 1);
     a.load = integers(groups * c->E);
+    a.count = integers(groups * c->E);
     a.weight = numbers(c->N * c->k);
     a.stats = numbers(groups * STAT_COUNT);
     fill_logits(r, c, a.logits);
+    if (more) {
+        a.score = more->score;
+        a.drop_by_score = more->by_score;
+        a.top_p = more->top_p;
+        a.blocks = more->blocks;
+        a.blocks_top = more->blocks_top;
+        if (more->weight_scale > 0) a.weight_scale = more->weight_scale;
+        if (more->bias) a.bias = vector(r, c->E, -0.2, 0.4);
+        if (more->balance_f) a.balance_f = vector(r, c->E, 0, 2);
+        if (more->balance_width) a.balance_width = vector(r, c->E, 0.5, 1);
+    }
+    if (a.mode == ROUTE_REPLAY) record(r, &a);
     ref_route_fwd(&a);
     return a;
 }
 
 void route_free(RefRoute *a)
 {
-    double *const reals[] = {a->logits, a->probs, a->lse, a->weight, a->stats};
-    int32_t *const tables[] = {a->first, a->expert, a->row, a->row_src, a->row_begin, a->load};
-    for (int i = 0; i < 5; i++) free(reals[i]);
-    for (int i = 0; i < 6; i++) free(tables[i]);
+    double *const reals[] = {a->logits, a->probs, a->lse, a->weight, a->stats, a->bias,
+                             a->balance_f, a->balance_width};
+    int32_t *const tables[] = {a->first, a->expert, a->row, a->row_src, a->row_begin, a->load,
+                               a->count};
+    for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) free(reals[i]);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) free(tables[i]);
 }
 
-const char *route_text(const RouteCase *c, char out[128])
+const char *route_text(const RouteCase *c, const RouteMore *more, char out[128])
 {
-    snprintf(out, 128, "N %d E %d k %d R %d C %d %s%s logits %d", (int)c->N, (int)c->E, (int)c->k,
-             (int)c->R, (int)c->C, c->mode == ROUTE_RECYCLE ? "recycle" : "dropless",
-             c->renorm ? " renorm" : "", c->kind);
+    static const char *const modes[] = {"recycle", "dropless", "drop", "expert choice", "replay"};
+    int n = snprintf(out, 128, "N %d E %d k %d R %d C %d %s%s logits %d", (int)c->N, (int)c->E,
+                     (int)c->k, (int)c->R, (int)c->C, modes[c->mode], c->renorm ? " renorm" : "",
+                     c->kind);
+    if (more)
+        snprintf(out + n, 128 - (size_t)n, "%s%s%s%s%s p %g blocks %d/%d",
+                 more->score == SCORE_SIGMOID ? " sigmoid" : "", more->by_score ? " score" : "",
+                 more->bias ? " bias" : "", more->balance_f ? " f" : "",
+                 more->balance_width ? " width" : "", more->top_p, (int)more->blocks_top,
+                 (int)more->blocks);
     return out;
 }
 
@@ -83,6 +128,7 @@ void route_slots(Rig *r, const RefRoute *a, const double *weight)
     rig_in_i32(r, "row_src", tensor_1d(NULL, DT_I32, ref_route_rows(a)), a->row_src);
     rig_in_i32(r, "row_begin", tensor_1d(NULL, DT_I32, a->E + 1), a->row_begin);
     rig_in_i32(r, "load", load, a->load);
+    rig_in_i32(r, "count", load, a->count);
 }
 
 Routing route_live(const Rig *r)
@@ -91,5 +137,28 @@ Routing route_live(const Rig *r)
                      .expert = rig_get(r, "expert"), .row = rig_get(r, "row"),
                      .weight = rig_get(r, "weight"), .row_src = rig_get(r, "row_src"),
                      .row_begin = rig_get(r, "row_begin"), .load = rig_get(r, "load"),
-                     .stats = rig_get(r, "stats")};
+                     .count = rig_get(r, "count"), .stats = rig_get(r, "stats")};
+}
+
+void route_option_slots(Rig *r, const RefRoute *a)
+{
+    StepVars vars = {.seed = a->seed, .step = a->step};
+    Tensor row = tensor_1d(NULL, DT_F32, a->E);
+    rig_in_vars(r, "vars", &vars);
+    if (a->bias) rig_in_values(r, "bias", row, a->bias);
+    if (a->balance_f) rig_in_values(r, "balance_f", row, a->balance_f);
+    if (a->balance_width) rig_in_values(r, "balance_width", row, a->balance_width);
+}
+
+RouteOpt route_options(const Rig *r, const RefRoute *a)
+{
+    return (RouteOpt){.mode = a->mode, .score = a->score, .renorm = a->renorm,
+                      .weight_scale = a->weight_scale, .drop_by_score = a->drop_by_score,
+                      .top_p = a->top_p, .blocks = a->blocks, .blocks_top = a->blocks_top,
+                      .bias = rig_get(r, "bias"), .group_tokens = a->group_tokens,
+                      .capacity = a->capacity, .group0 = a->group0, .layer = a->layer,
+                      .vars = rig_vars(r, "vars"), .aux_scale = a->aux_scale,
+                      .z_scale = a->z_scale, .entropy_scale = a->entropy_scale,
+                      .balance_f = rig_get(r, "balance_f"),
+                      .balance_width = rig_get(r, "balance_width")};
 }

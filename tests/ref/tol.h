@@ -34,6 +34,8 @@
 #ifndef ISOMOE_TESTS_REF_TOL_H
 #define ISOMOE_TESTS_REF_TOL_H
 
+#include <math.h>
+
 #include "device/tensor.h"
 
 enum { TOL_C = 16 };
@@ -56,6 +58,16 @@ static inline double tol_pointwise(void) { return TOL_C; }
 static inline double tol_softmax(int64_t n, int64_t k)
 {
     return (double)n + (double)k + TOL_C;
+}
+
+/* Muon of an (A, B) matrix: fifteen products, each element a sum of at most k = max(A, B) terms,
+ * whose errors later steps mix and stretch (the polynomial's slope stays below 4) or shrink. A
+ * statistical bound: roundings grow with sqrt(k); mag counts an element with at least its matrix's
+ * root mean square. Seen: up to a fifth of it, for 16 x 16 as for 150 x 70; a coefficient that is
+ * wrong in its fourth decimal is far outside. */
+static inline double tol_muon(int64_t A, int64_t B)
+{
+    return 15 * (4 + 2 * sqrt((double)(A > B ? A : B)));
 }
 
 /* Largest allowed |got - want| of one element. `out` is the type of the result; f64 results are
