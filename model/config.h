@@ -9,6 +9,8 @@
 #include "device/device.h"
 
 typedef enum RouterWeight { WEIGHT_RAW, WEIGHT_RENORM } RouterWeight;
+typedef enum DropPolicy { DROP_POSITION, DROP_SCORE } DropPolicy;
+typedef enum BalanceScope { BALANCE_GROUP, BALANCE_GLOBAL } BalanceScope;
 
 typedef struct ModelConfig {
     int64_t vocab_size, d_model, n_layers;
@@ -18,7 +20,10 @@ typedef struct ModelConfig {
     bool attn_bias;                        /* biases of q, k, v */
     int64_t cla_share;                     /* K and V in every cla_share-th layer; 1: all */
     int64_t n_experts, top_k;              /* 0 experts: dense */
-    int64_t expert_width;                  /* F */
+    int64_t expert_width;                  /* F; the mean if experts have own widths */
+    char expert_widths[CONF_STRING];       /* "": all expert_width; a profile's name or a list */
+    int32_t own_widths[EXPERTS_EACH_MAX];  /* (E) what that means, resolved on reading */
+    bool width_penalty;                    /* balance loss weighs f_e by width / mean (HMoE) */
     int64_t n_shared, shared_width;        /* shared experts and the width of one */
     int router_weight;                     /* RouterWeight */
     bool tie_embeddings;
@@ -28,6 +33,16 @@ typedef struct ModelConfig {
     double capacity_factor;
     int64_t capacity_multiple;             /* m; C = ceil(cf R k / E / m) m */
     double aux_coef, z_coef;
+    int drop_policy;                       /* DropPolicy; of routing drop */
+    int router_score;                      /* RouteScore */
+    double routed_scale;                   /* factor on every combine weight */
+    double top_p;                          /* 0: off; then top_k is the most experts of a token */
+    int64_t expert_blocks, top_expert_blocks; /* 0: off; limited to the best blocks of experts */
+    int balance;                           /* BalanceScope of f_e in the balance loss */
+    double bias_rate;                      /* gamma of the loss-free bias; 0: off */
+    double entropy_coef;                   /* of the mean entropy of the scores, added to the loss */
+    bool gate_noise;                       /* noisy top-k gate, in training */
+    double cv_coef;                        /* of its CV^2 loss */
 } ModelConfig;
 
 /* Rows of the section, with offsets into a struct that holds a ModelConfig at offset `base`: used
@@ -48,6 +63,43 @@ int model_config_check(ModelConfig *c, const ConfTable *table, const int *lines,
 
 /* C = ceil(cf R k / E / m) m, at most R rounded up to m; 0 for a dense model. */
 int64_t model_capacity(const ModelConfig *c);
+
+/* Fills own_widths, and expert_width where a list leaves it open, from expert_widths; Err: the
+ * reason alone. Part of model_config_check; for configs made by hand. */
+int model_resolve_widths(ModelConfig *c, Err *e);
+
+static inline bool model_has_own_widths(const ModelConfig *c) { return c->expert_widths[0] != 0; }
+
+/* Width of expert i. */
+static inline int64_t model_expert_width(const ModelConfig *c, int64_t i)
+{
+    return model_has_own_widths(c) ? c->own_widths[i] : c->expert_width;
+}
+
+/* Width of the widest expert: what the buffers of rows are made for. */
+int64_t model_widest_expert(const ModelConfig *c);
+
+/* Whether training has capacity buffers: rows that do not depend on the choices. */
+static inline bool model_has_capacity(const ModelConfig *c)
+{
+    return c->n_experts > 0 && c->routing != ROUTE_DROPLESS;
+}
+
+/* Slots that a token has for its experts in training: k, or E where experts choose tokens. */
+static inline int64_t model_slots(const ModelConfig *c)
+{
+    return c->routing == ROUTE_EXPERT_CHOICE ? c->n_experts : c->top_k;
+}
+
+/* Rows of an expert buffer for N tokens of training; INT64_MAX where 64 bits do not hold them. */
+int64_t model_expert_rows(const ModelConfig *c, int64_t N);
+
+/* Name of a RouteMode as the configuration gives it: "recycle". */
+const char *model_routing_name(int mode);
+
+/* 0 if a text can be generated token by token; else -1 and Err with the reason: expert choice
+ * looks at later tokens. */
+int model_check_causal(const ModelConfig *c, Err *e);
 
 /* Frequency base of the rotation: theta alpha^(K / (K - 2)). */
 double model_rope_base(const ModelConfig *c);

@@ -28,37 +28,24 @@ void ffn_forward(const Pass *p, int64_t l)
         base = branch;
     }
     if (!tensor_given(w->router)) return;
-    RouteOpt opt = pass_route_opt(p, l);
-    dev_router_fwd(d, a.logits, a.ffn_in, w->router);
-    dev_route_fwd(d, &a.route, a.logits, &opt);
+    router_forward(p, l, &a);
     if (m->observer && !p->train) m->observer(m->observer_context, l, &a.route);
     dev_dispatch_fwd(d, a.xe, a.ffn_in, &a.route);
-    dev_expert_linear_fwd(d, a.gu, a.xe, w->gate_up, a.route.row_begin);
-    dev_swiglu_fwd(d, a.h, a.gu);
-    dev_expert_linear_fwd(d, a.ye, a.h, w->down, a.route.row_begin);
+    experts_forward(p, l, &a);
     dev_combine_fwd(d, branch, base, a.ye, &a.route);
 }
 
-/* Experts and router; w.dx is written. The gradients of gate/up take gu's place, those of the rows
- * ye's: both are dead by then. */
-static void experts_backward(const Pass *p, int64_t l, const LayerActs *a)
+/* Routing, experts and router; w.dx is written. The gradients of gate/up take gu's place, those of
+ * the rows ye's: both are dead by then. */
+static void routed_backward(const Pass *p, int64_t l, const LayerActs *a)
 {
     Model *m = p->m;
     Device *d = m->device;
-    const LayerParams *w = &m->p.layer[l], *g = &m->g.layer[l];
     Tensor dx = pass_rows(p, m->w.dx), dweight = pass_rows(p, m->w.dweight);
-    Tensor dlogits = pass_rows(p, m->w.dlogits);
-    Tensor dh = tensor_slice(m->w.dh, 0, a->h.dim[0]);
-    RouteOpt opt = pass_route_opt(p, l);
     dev_combine_bwd(d, a->ye, dweight, pass_rows(p, m->w.dres), a->ye, &a->route);
-    dev_expert_linear_bwd(d, (LinearGrad){.dx = dh, .dw = g->down}, a->ye, a->h, w->down,
-                          a->route.row_begin);
-    dev_swiglu_bwd(d, a->gu, dh, a->gu);
-    dev_expert_linear_bwd(d, (LinearGrad){.dx = a->ye, .dw = g->gate_up}, a->gu, a->xe, w->gate_up,
-                          a->route.row_begin);
+    experts_backward(p, l, a);
     dev_dispatch_bwd(d, dx, a->ye, &a->route);
-    dev_route_bwd(d, dlogits, &a->route, dweight, a->logits, &opt);
-    dev_router_bwd(d, dx, g->router, dlogits, a->ffn_in, w->router);
+    router_backward(p, l, a);
 }
 
 void ffn_backward(const Pass *p, int64_t l)
@@ -67,7 +54,7 @@ void ffn_backward(const Pass *p, int64_t l)
     const LayerParams *w = &m->p.layer[l], *g = &m->g.layer[l];
     LayerActs a = pass_acts(p, l);
     bool experts = tensor_given(w->router);
-    if (experts) experts_backward(p, l, &a);
+    if (experts) routed_backward(p, l, &a);
     if (!tensor_given(w->shared_down)) return;
     Tensor dh = pass_rows(p, m->w.dh_shared);
     dev_linear_bwd(m->device, (LinearGrad){.dx = dh, .dw = g->shared_down},

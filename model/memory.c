@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/size.h"
 
@@ -64,6 +65,7 @@ static const struct {
     {"attn.k_norm.weight", offsetof(LayerParams, k_norm)},
     {"ffn_norm.weight", offsetof(LayerParams, ffn_norm)},
     {"router.weight", offsetof(LayerParams, router)},
+    {"router_noise.weight", offsetof(LayerParams, router_noise)},
     {"experts.gate_up.weight", offsetof(LayerParams, gate_up)},
     {"experts.down.weight", offsetof(LayerParams, down)},
     {"shared.gate_up.weight", offsetof(LayerParams, shared_gate_up)},
@@ -71,12 +73,33 @@ static const struct {
 };
 enum { N_LAYER_FIELDS = sizeof layer_fields / sizeof layer_fields[0] };
 
+/* The matrices of experts of own widths; `each` is this layer's part of m->each. */
+static void bind_each(const Model *m, LayerParams *p, Tensor *each)
+{
+    p->each_gate_up = each;
+    p->each_down = each + m->c.n_experts;
+}
+
+static void bind_each_rows(const Model *m, const ModelParams *p, Tensor flat)
+{
+    for (int i = 0; i < m->table.count; i++) {
+        const ParamRow *row = &m->table.row[i];
+        if (row->expert < 0) continue;
+        const LayerParams *layer = &p->layer[row->layer];
+        bool down = strstr(row->name, ".down.") != NULL;
+        (down ? layer->each_down : layer->each_gate_up)[row->expert] =
+            params_view(row, flat.data, flat.type);
+    }
+}
+
 /* Views of all parameters: matrices in `flat` of `type`, the rows kept in f32 in `flat32`. */
 static void bind_params(const Model *m, ModelParams *p, Tensor flat, Tensor flat32)
 {
     char name[PARAM_NAME];
+    int64_t each = p == &m->g ? 2 * m->c.n_layers * m->c.n_experts : 0;
     for (int64_t l = 0; l < m->c.n_layers; l++) {
         p->layer[l] = (LayerParams){0};
+        if (m->each) bind_each(m, &p->layer[l], m->each + each + 2 * l * m->c.n_experts);
         for (int i = 0; i < N_LAYER_FIELDS; i++) {
             snprintf(name, sizeof name, "layers.%d.%s", (int)l, layer_fields[i].name);
             const ParamRow *row = params_find(&m->table, name);
@@ -86,6 +109,7 @@ static void bind_params(const Model *m, ModelParams *p, Tensor flat, Tensor flat
                 params_view(row, from.data, from.type);
         }
     }
+    bind_each_rows(m, p, flat);
     p->embed = params_view(params_find(&m->table, "embed.weight"), flat.data, flat.type);
     p->final_norm = params_view(params_find(&m->table, "final_norm.weight"), flat32.data, DT_F32);
     const ParamRow *head = params_find(&m->table, "head.weight");
@@ -143,11 +167,16 @@ static void layout_ffn(Model *m, LayerActs *a, Layout *at)
 {
     const ModelConfig *c = &m->c;
     DType type = m->shape.type;
-    int64_t N = m->shape.B * m->shape.T, D = c->d_model, E = c->n_experts, k = c->top_k;
-    int64_t F = c->expert_width, S = model_shared_width(c), R = m->rows_max;
+    int64_t N = m->shape.B * m->shape.T, D = c->d_model, E = c->n_experts;
+    int64_t k = m->shape.train ? model_slots(c) : c->top_k;
+    int64_t F = model_widest_expert(c), S = model_shared_width(c), R = m->rows_max;
     if (E) {
         Routing *r = &a->route;
         a->logits = take2(at, "logits", DT_F32, N, E);
+        if (c->gate_noise && m->shape.train) {
+            a->noise_raw = take2(at, "noise_raw", DT_F32, N, E);
+            a->clean = c->cv_coef > 0 ? take2(at, "clean", DT_F32, N, E) : tensor_none();
+        }
         r->probs = take2(at, "probs", DT_F32, N, E);
         r->first = take2(at, "first", DT_I32, N, k);
         r->expert = take2(at, "expert", DT_I32, N, k);
@@ -164,6 +193,36 @@ static void layout_ffn(Model *m, LayerActs *a, Layout *at)
         a->shared_gu = take2(at, "shared_gu", type, N, 2 * S);
         a->shared_h = take2(at, "shared_h", type, N, S);
     }
+}
+
+/* What keeps its place and its values in model_reshape: no shape changes it. */
+static void layout_state(Model *m, Layout *at)
+{
+    const ModelConfig *c = &m->c;
+    WorkTensors *w = &m->w;
+    int64_t L = c->n_layers, E = c->n_experts;
+    m->vars = take1(at, "step variables", DT_F64, sizeof(StepVars) / 8).data;
+    if (!E) return;
+    if (c->bias_rate > 0) w->route_bias = take2(at, "route_bias", DT_F32, L, E);
+    if (!m->shape.train) return;
+    if (c->balance == BALANCE_GLOBAL) w->route_f = take2(at, "route_f", DT_F32, L, E);
+    w->balance_width = tensor_none();
+    if (c->width_penalty) w->balance_width = take1(at, "balance_width", DT_F32, E);
+}
+
+/* What the routing of a whole step leaves: statistics, and what the balance is made of. */
+static void layout_step(Model *m, Layout *at)
+{
+    const ModelConfig *c = &m->c;
+    WorkTensors *w = &m->w;
+    int64_t M = m->shape.micro_batches, L = c->n_layers, E = c->n_experts;
+    int64_t groups = size_max(1, m->shape.B * m->shape.T / c->routing_group_tokens);
+    w->stats = take(at, "stats", DT_F32, M, L, groups, STAT_COUNT);
+    w->load = take(at, "load", DT_I32, M, L, groups, E);
+    w->count = take(at, "count", DT_I32, M, L, groups, E);
+    if (c->cv_coef > 0) w->cv = take3(at, "cv", DT_F32, M, L, groups);
+    if (c->balance == BALANCE_GLOBAL || c->bias_rate > 0)
+        w->route_total = take2(at, "route_total", DT_F64, L, E);
 }
 
 static void layout_work(Model *m, Layout *at)
@@ -185,14 +244,10 @@ static void layout_work(Model *m, Layout *at)
     w->loss = take1(at, "loss", DT_F64, 2);
     w->rope = take3(at, "rope", DT_F32, positions, c->head_dim / 2, 2);
     if (!E) return;
-    int64_t groups = size_max(1, N / c->routing_group_tokens);
     w->eval_stats = take2(at, "eval_stats", DT_F32, 1, STAT_COUNT);
     w->eval_load = take2(at, "eval_load", DT_I32, 1, E);
     w->eval_count = take2(at, "eval_count", DT_I32, 1, E);
-    if (!m->shape.train) return;
-    w->stats = take(at, "stats", DT_F32, m->shape.micro_batches, c->n_layers, groups, STAT_COUNT);
-    w->load = take(at, "load", DT_I32, m->shape.micro_batches, c->n_layers, groups, E);
-    w->count = take(at, "count", DT_I32, m->shape.micro_batches, c->n_layers, groups, E);
+    if (m->shape.train) layout_step(m, at);
 }
 
 static void layout_backward(Model *m, Layout *at)
@@ -212,17 +267,21 @@ static void layout_backward(Model *m, Layout *at)
     w->dv = take3(at, "dv", type, N, G, K);
     if (S) w->dh_shared = take2(at, "dh_shared", type, N, S);
     if (!E) return;
-    w->dh = take2(at, "dh", type, m->rows_max, c->expert_width);
+    w->dh = take2(at, "dh", type, m->rows_max, model_widest_expert(c));
     w->dlogits = take2(at, "dlogits", DT_F32, N, E);
-    w->dweight = take2(at, "dweight", DT_F32, N, c->top_k);
+    w->dweight = take2(at, "dweight", DT_F32, N, model_slots(c));
+    if (c->gate_noise) w->dnoise = take2(at, "dnoise", DT_F32, N, E);
+    if (c->cv_coef == 0) return;
+    w->dnoise_cv = take2(at, "dnoise_cv", DT_F32, N, E);
+    w->dclean = take2(at, "dclean", DT_F32, N, E);
 }
 
 void model_layout(Model *m, ArenaPlan *plan, char *base)
 {
     Layout at = {.plan = plan, .base = base, .layer = -1};
     layout_params(m, &at);
-    at.group = "work"; /* first what keeps its place in model_reshape: no shape changes it */
-    m->vars = take1(&at, "step variables", DT_F64, sizeof(StepVars) / 8).data;
+    at.group = "work";
+    layout_state(m, &at);
     at.group = "activations";
     int64_t layers = m->shape.train ? m->c.n_layers : 1;
     for (int64_t l = 0; l < layers; l++) {
@@ -243,7 +302,10 @@ int model_alloc_arrays(Model *m, Err *e)
     m->p.layer = calloc(L, sizeof *m->p.layer);
     m->g.layer = calloc(L, sizeof *m->g.layer);
     m->acts = calloc(L, sizeof *m->acts);
-    if (m->p.layer && m->g.layer && m->acts) return 0;
+    int64_t each = 0;
+    if (model_has_own_widths(&m->c)) each = 4 * m->c.n_layers * m->c.n_experts;
+    if (each) m->each = calloc((size_t)each, sizeof *m->each);
+    if (m->p.layer && m->g.layer && m->acts && (m->each || !each)) return 0;
     return err_set(e, "out of memory for the tables of %zu layers", L);
 }
 
@@ -252,5 +314,6 @@ void model_free_arrays(Model *m)
     free(m->p.layer);
     free(m->g.layer);
     free(m->acts);
+    free(m->each);
     params_free(&m->table);
 }

@@ -18,7 +18,7 @@ typedef struct Builder {
     const ModelConfig *c;
     int capacity;
     bool failed; /* out of memory or sizes past 64 bits */
-    int layer;
+    int layer, expert;
 } Builder;
 
 /* What a kind of parameter implies. */
@@ -45,10 +45,12 @@ static void add_row(Builder *b, ParamKind kind, const char *name, double std, in
         t->row = grown;
     }
     ParamRow *row = &t->row[t->count++];
-    *row = (ParamRow){.kind = kind, .layer = b->layer, .n_dim = n_dim, .elements = 1,
-                      .f32 = kinds[kind].f32, .init_std = std,
+    *row = (ParamRow){.kind = kind, .layer = b->layer, .expert = b->expert, .n_dim = n_dim,
+                      .elements = 1, .f32 = kinds[kind].f32, .init_std = std,
                       .init_value = kinds[kind].init_value, .offset = t->elements};
     if (b->layer < 0) snprintf(row->name, sizeof row->name, "%s", name);
+    else if (b->expert >= 0)
+        snprintf(row->name, sizeof row->name, "layers.%d.experts.%d.%s", b->layer, b->expert, name);
     else snprintf(row->name, sizeof row->name, "layers.%d.%s", b->layer, name);
     va_list dims;
     va_start(dims, n_dim);
@@ -85,15 +87,33 @@ static void add_attention(Builder *b, double std, double std_out)
     add_row(b, PARAM_NORM, "attn.k_norm.weight", 0, 1, full ? GK : c->head_dim);
 }
 
+/* The specialized experts: one tensor for all, or, with own widths, two matrices for each. */
+static void add_experts(Builder *b, double std, double std_out)
+{
+    const ModelConfig *c = b->c;
+    int64_t D = c->d_model, E = c->n_experts, F = c->expert_width;
+    if (!model_has_own_widths(c)) {
+        add_row(b, PARAM_EXPERT, "experts.gate_up.weight", std, 3, E, 2 * F, D);
+        add_row(b, PARAM_EXPERT, "experts.down.weight", std_out, 3, E, D, F);
+        return;
+    }
+    for (b->expert = 0; b->expert < E; b->expert++) {
+        F = model_expert_width(c, b->expert);
+        add_row(b, PARAM_EXPERT, "gate_up.weight", std, 2, 2 * F, D);
+        add_row(b, PARAM_EXPERT, "down.weight", std_out, 2, D, F);
+    }
+    b->expert = -1;
+}
+
 static void add_ffn(Builder *b, double std, double std_out)
 {
     const ModelConfig *c = b->c;
-    int64_t D = c->d_model, E = c->n_experts, F = c->expert_width, S = model_shared_width(c);
+    int64_t D = c->d_model, E = c->n_experts, S = model_shared_width(c);
     add_row(b, PARAM_NORM, "ffn_norm.weight", 0, 1, D);
     if (E) {
         add_row(b, PARAM_ROUTER, "router.weight", std, 2, E, D);
-        add_row(b, PARAM_EXPERT, "experts.gate_up.weight", std, 3, E, 2 * F, D);
-        add_row(b, PARAM_EXPERT, "experts.down.weight", std_out, 3, E, D, F);
+        if (c->gate_noise) add_row(b, PARAM_ROUTER, "router_noise.weight", 0, 2, E, D);
+        add_experts(b, std, std_out);
     }
     if (S) {
         add_row(b, PARAM_SHARED, "shared.gate_up.weight", std, 2, 2 * S, D);
@@ -104,7 +124,7 @@ static void add_ffn(Builder *b, double std, double std_out)
 int params_build(ParamTable *table, const ModelConfig *c, Err *e)
 {
     *table = (ParamTable){0};
-    Builder b = {.table = table, .c = c, .layer = -1};
+    Builder b = {.table = table, .c = c, .layer = -1, .expert = -1};
     double std = c->init_std, std_out = std / sqrt(2.0 * (double)c->n_layers);
     add_row(&b, PARAM_EMBED, "embed.weight", std, 2, c->vocab_size, c->d_model);
     for (b.layer = 0; b.layer < c->n_layers; b.layer++) {

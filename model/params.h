@@ -20,6 +20,7 @@ typedef struct ParamRow {
     int64_t dim[TENSOR_MAX_DIM];
     ParamKind kind;
     int layer;          /* -1: none */
+    int expert;         /* whose it is, where experts have own widths; -1: of all, or no expert's */
     bool f32;           /* operations read it in f32 in every mode: norms, biases, router */
     double init_std;    /* normal(0, std); 0: the constant init_value */
     double init_value;
@@ -45,8 +46,8 @@ const ParamRow *params_find(const ParamTable *table, const char *name);
  * function of (seed, name, i). */
 void params_init_row(const ParamRow *row, uint64_t seed, float *out);
 
-/* Matrices that lie one behind the other in the last two dimensions of a row: 2 for gate and up, [g |
- * u] (2F, D); else 1. */
+/* Matrices that lie one behind the other in the last two dimensions of a row: 2 for gate and up,
+ * [g | u] (2F, D); else 1. */
 int64_t params_stacked(const ParamRow *row);
 
 /* View of a row in a flat f32 (or bf16) array. */

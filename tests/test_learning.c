@@ -31,14 +31,16 @@ static double train_step(Model *m, Optimizer *o, const TinyBatch *b, int64_t ste
     StepVars vars;
     optimizer_step(o, &vars);
     assert_int_equal(vars.skip, 0);
+    model_end_step(m, 1);
     StepStats stats;
     model_stats(m, 1, &stats);
     return stats.loss_sum / stats.targets;
 }
 
-static ModelConfig learner(void)
+/* A tiny case in a size that learns. */
+static ModelConfig learner_of(const char *name)
 {
-    ModelConfig c = tiny_config();
+    ModelConfig c = tiny_case(name);
     c.d_model = 64;
     c.head_dim = 16;
     c.expert_width = 64;
@@ -52,9 +54,11 @@ static ModelConfig learner(void)
     return c;
 }
 
-static void overfit(DType type, double bar)
+static ModelConfig learner(void) { return learner_of("base"); }
+
+static void overfit(const char *name, DType type, int steps, double bar)
 {
-    ModelConfig c = learner();
+    ModelConfig c = learner_of(name);
     Device *d = tiny_device(2);
     ModelShape shape = {.type = type, .B = 4, .T = 32, .micro_batches = 1, .train = true};
     Model *m = tiny_model(d, &c, shape, 1);
@@ -63,11 +67,12 @@ static void overfit(DType type, double bar)
     assert_non_null(o);
     TinyBatch b = tiny_batch(&c, 4, 32, 2);
     double loss = 0, first = 0;
-    for (int step = 0; step < 150; step++) {
+    for (int step = 0; step < steps; step++) {
         loss = train_step(m, o, &b, step);
         if (!step) first = loss;
     }
-    if (!(first > 3 && loss < bar)) fail_msg("loss went from %g to %g, bar %g", first, loss, bar);
+    if (!(first > 3 && loss < bar))
+        fail_msg("%s: loss went from %g to %g, bar %g", name, first, loss, bar);
     optimizer_destroy(&o);
     model_destroy(&m);
     tiny_batch_free(&b);
@@ -77,13 +82,24 @@ static void overfit(DType type, double bar)
 static void test_overfit_f32(void **state)
 {
     (void)state;
-    overfit(DT_F32, 0.02);
+    overfit("base", DT_F32, 150, 0.02);
 }
 
 static void test_overfit_bf16(void **state)
 {
     (void)state;
-    overfit(DT_BF16, 0.05);
+    overfit("base", DT_BF16, 150, 0.05);
+}
+
+/* Every routing mode learns the batch by heart. */
+static void test_overfit_modes(void **state)
+{
+    static const char *const modes[] = {
+        "dropless", "drop", "drop by score", "expert choice", "expert choice raw", "sigmoid raw",
+        "top-p", "top-p recycle", "limited", "global balance", "loss-free bias", "deepseek-v3",
+        "entropy", "noise cv", "llama-moe"};
+    (void)state;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) overfit(modes[i], DT_F32, 80, 0.3);
 }
 
 /* Each optimizer in turn, from the same start. */
@@ -92,11 +108,11 @@ static void test_overfit_optimizers(void **state)
     (void)state;
     OptimConfig kept = optim;
     optim.moments = MOMENTS_BF16;
-    overfit(DT_F32, 0.02);
+    overfit("base", DT_F32, 150, 0.02);
     optim.kind = OPTIM_MUON;
-    overfit(DT_BF16, 0.05);
+    overfit("base", DT_BF16, 150, 0.05);
     optim.moments = MOMENTS_F32;
-    overfit(DT_F32, 0.02);
+    overfit("base", DT_F32, 150, 0.02);
     optim = kept;
 }
 
@@ -148,6 +164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_overfit_f32),
         cmocka_unit_test(test_overfit_bf16),
+        cmocka_unit_test(test_overfit_modes),
         cmocka_unit_test(test_overfit_optimizers),
         cmocka_unit_test(test_induction),
     };

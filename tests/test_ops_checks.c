@@ -53,6 +53,39 @@ static void expert_begin(Device *d)
                           vec(DT_I32, 2));
 }
 
+/* Experts of own widths in rows of 4 inputs and 3 outputs. */
+static void each_call(Device *d, Tensor w0, Tensor w1, int64_t begins)
+{
+    Tensor w[] = {w0, w1};
+    dev_expert_each_fwd(d, f32(2, 3), f32(2, 4), w, vec(DT_I32, begins));
+}
+
+static void each_outputs(Device *d) { each_call(d, f32(3, 4), f32(4, 4), 3); }
+
+static void each_inputs(Device *d) { each_call(d, f32(3, 5), f32(2, 4), 3); }
+
+static void each_types(Device *d) { each_call(d, f32(3, 4), bf16(2, 4), 3); }
+
+static void each_begin(Device *d) { each_call(d, f32(3, 4), f32(2, 4), 1); }
+
+static void each_dw(Device *d)
+{
+    Tensor w = f32(2, 4), dw = f32(2, 3);
+    dev_expert_each_bwd(d, (EachGrad){.dw = &dw}, f32(2, 3), f32(2, 4), &w, vec(DT_I32, 2));
+}
+
+static void each_width(Device *d)
+{
+    const int32_t widths[] = {3, 5};
+    dev_expert_swiglu_fwd(d, f32(2, 4), f32(2, 8), widths, vec(DT_I32, 3));
+}
+
+static void each_dgu(Device *d)
+{
+    const int32_t widths[] = {3};
+    dev_expert_swiglu_bwd(d, f32(2, 4), f32(2, 4), f32(2, 8), widths, vec(DT_I32, 2));
+}
+
 static void embed_tokens(Device *d) { dev_embed_fwd(d, f32(2, 3), vec(DT_F32, 2), f32(5, 3)); }
 
 static void embed_width(Device *d) { dev_embed_fwd(d, f32(2, 3), vec(DT_I32, 2), f32(5, 4)); }
@@ -204,6 +237,10 @@ static const struct {
     {"linear_fwd", linear_bias},       {"linear_fwd", linear_types},
     {"linear_bwd", linear_dw_type},    {"linear_bwd", linear_dx_shape},
     {"expert_linear_fwd", expert_begin}, {"embed_fwd", embed_tokens},
+    {"expert_each_fwd", each_outputs}, {"expert_each_fwd", each_inputs},
+    {"expert_each_fwd", each_types},   {"expert_each_fwd", each_begin},
+    {"expert_each_bwd", each_dw},      {"expert_swiglu_fwd", each_width},
+    {"expert_swiglu_bwd", each_dgu},
     {"embed_fwd", embed_width},        {"rmsnorm_fwd", norm_sum_alone},
     {"rmsnorm_fwd", norm_weight},      {"swiglu_fwd", swiglu_width},
     {"attention_fwd", attention_groups}, {"router_fwd", router_weight},

@@ -123,6 +123,56 @@ static void expert(void **state)
     check_gradient("w", a.w, a.dw, E * O * I, expert_loss, &a);
 }
 
+static double each_loss(const void *p)
+{
+    const RefEach *a = p;
+    ref_each_fwd(a);
+    double sum = 0;
+    for (int64_t e = 0; e < a->E; e++)
+        for (int64_t r = a->row_begin[e]; r < a->row_begin[e + 1]; r++)
+            sum += product(a->dy + r * a->O, a->y + r * a->O, a->out[e]);
+    return sum;
+}
+
+/* Unused columns of x and dy hold values; dx stays 0 there, as the differences say. */
+static void each(void **state)
+{
+    (void)state;
+    const int32_t begin[] = {0, 2, 2, 5};
+    const int64_t out[] = {3, 5, 2}, in[] = {4, 1, 6};
+    int64_t E = 3, R = 5, O = 5, I = 6;
+    double *w[] = {normals(12), normals(5), normals(12)};
+    double *dw[] = {zeros(12), zeros(5), zeros(12)};
+    RefEach a = {.E = E, .O = O, .I = I, .row_begin = begin, .out = out, .in = in,
+                 .x = normals(R * I), .y = zeros(R * O), .dy = normals(R * O),
+                 .dx = zeros(R * I), .w = w, .dw = dw};
+    ref_each_bwd(&a);
+    check_gradient("x", a.x, a.dx, R * I, each_loss, &a);
+    check_gradient("w[0]", w[0], dw[0], 12, each_loss, &a);
+    check_gradient("w[2]", w[2], dw[2], 12, each_loss, &a);
+}
+
+static double each_swiglu_loss(const void *p)
+{
+    const RefEachSwiglu *a = p;
+    ref_each_swiglu_fwd(a);
+    double sum = 0;
+    for (int64_t e = 0; e < a->E; e++)
+        for (int64_t r = a->row_begin[e]; r < a->row_begin[e + 1]; r++)
+            sum += product(a->dh + r * a->W, a->h + r * a->W, a->widths[e]);
+    return sum;
+}
+
+static void each_swiglu(void **state)
+{
+    (void)state;
+    const int32_t begin[] = {0, 1, 4}, widths[] = {5, 2};
+    RefEachSwiglu a = {.E = 2, .W = 5, .row_begin = begin, .widths = widths, .gu = normals(40),
+                       .h = zeros(20), .dh = normals(20), .dgu = zeros(40)};
+    ref_each_swiglu_bwd(&a);
+    check_gradient("gu", a.gu, a.dgu, 40, each_swiglu_loss, &a);
+}
+
 static double embed_loss(const void *p)
 {
     const RefEmbed *a = p;
@@ -339,6 +389,51 @@ static void route_toy(void **state)
     assert_true(a.stats[STAT_UNPLACED] == 0 && a.stats[STAT_MAX_LOAD] == 3);
 }
 
+/* Sum over groups, times scale; with noise: of logits that are made noisy first. */
+static double gate_loss(const void *p)
+{
+    const RefGate *a = p;
+    double sum = 0;
+    ref_gate_cv_fwd(a);
+    for (int64_t g = 0; g < a->N / a->group_tokens; g++) sum += a->scale * a->loss[g];
+    return sum;
+}
+
+static double noise_loss(const void *p)
+{
+    const RefGate *a = p;
+    ref_gate_noise_fwd(a);
+    return product(a->dnoisy, a->noisy, a->N * a->E);
+}
+
+static void gate(void **state)
+{
+    (void)state;
+    enum { N = 8, E = 5, SIZE = N * E };
+    for (int k = 1; k < E; k++) {
+        used = 0;
+        int32_t first[N * E];
+        RefGate a = {.N = N, .E = E, .k = k, .group_tokens = 4, .seed = 6, .step = 3, .layer = 1,
+                     .clean = normals(SIZE), .raw = normals(SIZE), .noisy = zeros(SIZE),
+                     .dnoisy = normals(SIZE), .dclean = zeros(SIZE), .draw = zeros(SIZE),
+                     .first = first, .loss = zeros(2), .scale = 0.7};
+        ref_gate_noise_bwd(&a);
+        check_gradient("raw", a.raw, a.draw, SIZE, noise_loss, &a);
+        ref_gate_noise_fwd(&a);
+        for (int n = 0; n < N; n++) /* best first */
+            for (int e = 0; e < E; e++) {
+                int above = 0;
+                for (int i = 0; i < E; i++) above += a.noisy[n * E + i] > a.noisy[n * E + e];
+                if (above < k) first[n * k + above] = e;
+            }
+        a.dnoisy = zeros(SIZE), a.draw = zeros(SIZE);
+        ref_gate_cv_bwd(&a);
+        check_gradient("noisy", a.noisy, a.dnoisy, SIZE, gate_loss, &a);
+        check_gradient("clean", a.clean, a.dclean, SIZE, gate_loss, &a);
+        check_gradient("raw of cv", a.raw, a.draw, SIZE, gate_loss, &a);
+    }
+}
+
 static double dispatch_loss(const void *p)
 {
     const RefCombine *a = p;
@@ -433,23 +528,63 @@ static void adamw(void **state)
     assert_true(fabs(m + 0.15) < 1e-12);
 }
 
+/* Steps of bf16 by hand: 2^-7 from 1 on, 2^-8 below it, 2^-133 for the smallest. */
+static void rounding(void **state)
+{
+    (void)state;
+    double half = 1 + 0x1p-8; /* half-way */
+    assert_true(ref_round_random(half, 0x7fff) == 1 && ref_round_random(half, 0x8000) == 1.0078125);
+    assert_true(ref_round_random(-half, 0x7fff) == -1);
+    assert_true(ref_round_random(-half, 0x8000) == -1.0078125);
+    assert_true(ref_round_random(1 - 0x1p-16, 0xff) == 1 - 0x1p-8);
+    assert_true(ref_round_random(1 - 0x1p-16, 0x100) == 1);
+    assert_true(ref_round_random(0.75, 0xffff) == 0.75 && ref_round_random(0, 0xffff) == 0);
+    assert_true(ref_round_random(0x1.8p-133, 0x8000) == 0x1p-132);
+    assert_true(ref_round_random(0x1.8p-133, 0x7fff) == 0x1p-133);
+}
+
+/* Orthogonal rows of equal length keep their direction, and their singular values s all follow s ->
+ * a s + b s^3 + c s^5 from 1 / sqrt(2); Nesterov's u of the first step is (1 + momentum) g. */
+static void muon(void **state)
+{
+    (void)state;
+    double s = sqrt(0.5), o[4], w[4] = {1, 1, 1, 1}, m[4] = {0}, grad[4] = {30, -40, 40, 30};
+    for (int step = 0; step < 5; step++)
+        s = 3.4445 * s - 4.7750 * s * s * s + 2.0315 * s * s * s * s * s;
+    RefMuon a = {.n = 1, .A = 2, .B = 2, .opt = {.momentum = 0.9, .weight_decay = 0.5,
+                                                 .lr_ratio = 0.1},
+                 .vars = {.lr = 0.2, .grad_scale = 0.5}, .w = w, .grad = grad, .m = m, .o = o};
+    ref_muon(&a);
+    assert_true(fabs(o[0] - 0.6 * s) < 1e-6 && fabs(o[1] + 0.8 * s) < 1e-6);
+    assert_true(fabs(w[2] - (1 - 0.02 * (0.2 * sqrt(2) * 0.8 * s + 0.5))) < 1e-6);
+    assert_true(m[1] == -20);
+    a.vars.grad_scale = 0; /* the momentum alone: u = 0.9 m, m = 0.9 m */
+    ref_muon(&a);
+    assert_true(m[1] == -18 && fabs(o[3] - 0.6 * s) < 1e-6);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(linear, setup, teardown),
         cmocka_unit_test_setup_teardown(expert, setup, teardown),
+        cmocka_unit_test_setup_teardown(each, setup, teardown),
+        cmocka_unit_test_setup_teardown(each_swiglu, setup, teardown),
         cmocka_unit_test_setup_teardown(embed, setup, teardown),
         cmocka_unit_test_setup_teardown(rmsnorm, setup, teardown),
         cmocka_unit_test_setup_teardown(swiglu, setup, teardown),
         cmocka_unit_test_setup_teardown(qk, setup, teardown),
         cmocka_unit_test_setup_teardown(attention, setup, teardown),
         cmocka_unit_test_setup_teardown(route, setup, teardown),
+        cmocka_unit_test_setup_teardown(gate, setup, teardown),
         cmocka_unit_test_setup_teardown(route_blocks, setup, teardown),
         cmocka_unit_test_setup_teardown(route_toy, setup, teardown),
         cmocka_unit_test_setup_teardown(combine, setup, teardown),
         cmocka_unit_test_setup_teardown(cross_entropy, setup, teardown),
         cmocka_unit_test_setup_teardown(cross_entropy_shards, setup, teardown),
         cmocka_unit_test_setup_teardown(adamw, setup, teardown),
+        cmocka_unit_test_setup_teardown(rounding, setup, teardown),
+        cmocka_unit_test_setup_teardown(muon, setup, teardown),
     };
     return cmocka_run_group_tests_name("ref", tests, NULL, NULL);
 }

@@ -24,6 +24,12 @@ enum { STEPS = 9 };
     "  - {name: anneal, steps: 0, seq_len: 64, batch: 2, rope_theta: 1e6,\n"                       \
     "     weights: best=1 web=1}\n"
 
+/* What carries state from step to step besides the data. */
+#define EVERYTHING                                                                                 \
+    "model.balance=global", "model.bias_rate=0.01", "model.router_score=sigmoid",                  \
+        "optim.kind=muon", "optim.moments=bf16", "optim.skip_zscore=50", "optim.skip_window=8",    \
+        "train.precision=bf16"
+
 /* Documents of words that begin with a letter of the source's own. */
 static void prepare(const char *name, char letter, unsigned seed, const char *tokenizer)
 {
@@ -151,6 +157,7 @@ static void same_evals(const char *a, const char *b, int from)
 /* A run folder with the checkpoint of one step, and nothing else, goes on to the same end. */
 static void resume_everywhere(const char *run, const char *config)
 {
+    bool all = !strcmp(run, "everything");
     for (int from = 1; from < STEPS; from += getenv("ISOMOE_FAST") ? 3 : 1) {
         char command[PATH * 6], name[64];
         snprintf(name, sizeof name, "%s-from-%d", run, from);
@@ -158,7 +165,10 @@ static void resume_everywhere(const char *run, const char *config)
                  "%s/%s/checkpoints/step-%09d %s/%s/checkpoints/", scratch, name, scratch, run,
                  from, scratch, name);
         assert_int_equal(system(command), 0);
-        RUN_CODE(0, "train", at("%s.yaml", config), out(name), "--resume", "required");
+        if (all)
+            RUN_CODE(0, "train", at("%s.yaml", config), out(name), EVERYTHING);
+        else
+            RUN_CODE(0, "train", at("%s.yaml", config), out(name), "--resume", "required");
         for (int step = from + 1; step <= STEPS; step++) same_checkpoint(run, name, step);
         same_evals(run, name, from);
         Err e = {0};
@@ -318,6 +328,14 @@ static void test_dynamic(void **state)
     resume_everywhere("dynamic", "d");
 }
 
+/* The same with all other state that a run can have: stages change shapes beside it. */
+static void test_everything(void **state)
+{
+    (void)state;
+    RUN_CODE(0, "train", at("d.yaml"), out("everything"), EVERYTHING);
+    resume_everywhere("everything", "d");
+}
+
 /* A run that ended where weights would have changed does it when it goes on. */
 static void test_dynamic_made_up_for(void **state)
 {
@@ -359,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_stages_matter),
         cmocka_unit_test(test_eval_in_the_stage),
         cmocka_unit_test(test_dynamic),
+        cmocka_unit_test(test_everything),
         cmocka_unit_test(test_dynamic_made_up_for),
         cmocka_unit_test(test_eval_of_sources),
         cmocka_unit_test(test_refusals),

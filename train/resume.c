@@ -12,7 +12,8 @@ static const char *const free_keys[] = {
     "stages[].micro_batch",
     "train.out",            "train.steps",
     "train.micro_batch",    "train.device",   "train.threads",   "train.eval_every",
-    "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.minutes", NULL,
+    "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.minutes",
+    "train.routing_record", NULL,
 };
 
 /* Does the key fit "data.sources[].path", where [] is any element? */

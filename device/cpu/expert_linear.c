@@ -1,46 +1,81 @@
 /* device/cpu/expert_linear.c - a linear map for each of E experts over its rows of a buffer.
  *
  * y (R, O) = x (R, I) w[e] (O, I)^T for the rows row_begin[e] .. row_begin[e+1]-1 of expert e, and
- * the gradients. The tiles of all experts' products are one list, run by one parallel loop; tile
- * sizes depend on the shapes only, the rows that an expert got decide how many tiles it has.
- * Called through dev_expert_linear_fwd and dev_expert_linear_bwd.
+ * the gradients. The matrices are one stack, or each its own with sizes of its own; rows of x and y
+ * may then be wider than they are. The tiles of all experts' products are one list, run by one
+ * parallel loop; tile sizes depend on the shapes only, the rows that an expert got decide how many
+ * tiles it has. Called through dev_expert_linear_* and dev_expert_each_*.
  */
 #include "base/size.h"
 #include "device/cpu/gemm.h"
 
-/* One product for each expert: how expert e's differs from that of expert 0, and its tasks. */
-typedef struct List {
-    Gemm g;                    /* of expert 0; pointers NULL where the list is not wanted */
-    bool rows_are_k;           /* the rows of the expert are k (weight gradient), else m */
-    int64_t a_step, b_step;    /* elements from one row (weights: one expert) to the next */
-    int64_t c_step;
-    int64_t tile_m, tile_n;
-    int64_t *first;            /* (E + 1): first task of expert e */
-} List;
+/* The experts' matrices (O, I): `each` one by one, or, if that is NULL, a stack (E, O, I). */
+typedef struct Matrices {
+    const Tensor *each;
+    Tensor stack;
+} Matrices;
 
-/* The tile size, from the shapes: as if all experts had the same number of rows. */
-static void list_tiles(const Device *d, List *l, int64_t experts, int64_t rows)
+static Tensor matrix(const Matrices *w, int64_t e)
 {
-    Gemm g = l->g;
-    if (!l->rows_are_k) g.m = size_max(rows / experts, 1);
-    const GemmPlan p = gemm_tiles(d, &g, experts);
-    l->tile_m = p.tile_m;
-    l->tile_n = p.tile_n;
+    if (w->each != NULL) return w->each[e];
+    const int64_t out = w->stack.dim[1], in = w->stack.dim[2];
+    char *data = (char *)w->stack.data + (size_t)(e * out * in) * dtype_size(w->stack.type);
+    return tensor_2d(data, w->stack.type, out, in);
 }
 
-/* The product of expert e. */
-static Gemm list_product(const List *l, const int32_t *row_begin, int64_t e)
+typedef enum Product {
+    PRODUCT_Y, /* y = x w^T */
+    PRODUCT_X, /* dx = dy w */
+    PRODUCT_W  /* dw = dy^T x */
+} Product;
+
+/* One product for each expert, and its tasks. */
+typedef struct List {
+    Product product;
+    Gemm g;          /* what all have in common; a NULL where the list is not wanted */
+    Matrices w;      /* PRODUCT_W: the gradients, which are c */
+    int64_t tile_m, tile_n;
+    int64_t *first;  /* (E + 1): first task of expert e */
+} List;
+
+/* The product of expert e, which has `rows` rows of the buffers from `begin` on. */
+static Gemm list_product(const List *l, int64_t e, int64_t begin, int64_t rows)
 {
-    const int64_t begin = row_begin[e], rows = row_begin[e + 1] - begin;
+    const Tensor w = matrix(&l->w, e);
+    const int64_t out = w.dim[0], in = w.dim[1];
     const size_t size = dtype_size(l->g.type);
-    const int64_t b = l->rows_are_k ? begin : e, c = l->rows_are_k ? e : begin;
     Gemm g = l->g;
-    g.a = (const char *)g.a + (size_t)(begin * l->a_step) * size;
-    g.b = (const char *)g.b + (size_t)(b * l->b_step) * size;
-    g.c = (char *)g.c + (size_t)(c * l->c_step) * dtype_size(g.c_type);
-    if (l->rows_are_k) g.k = rows;
-    else g.m = rows;
+    g.a = (const char *)g.a + (size_t)(begin * g.lda) * size;
+    if (l->product == PRODUCT_W) {
+        g.m = out, g.n = in, g.k = rows;
+        g.b = (const char *)g.b + (size_t)(begin * g.ldb) * size;
+        g.c = w.data;
+        g.ldc = in;
+        return g;
+    }
+    const bool forward = l->product == PRODUCT_Y;
+    g.m = rows, g.n = forward ? out : in, g.k = forward ? in : out;
+    g.b = w.data;
+    g.ldb = in;
+    g.c = (char *)g.c + (size_t)(begin * g.ldc) * dtype_size(g.c_type);
     return g;
+}
+
+/* The tile size, from the shapes: as if all experts had the same number of rows, and the sizes of
+ * the largest matrix. */
+static void list_tiles(const Device *d, List *l, int64_t experts, int64_t rows)
+{
+    Gemm most = l->g;
+    most.m = most.n = most.k = 0;
+    for (int64_t e = 0; e < experts; e++) {
+        const Gemm g = list_product(l, e, 0, size_max(rows / experts, 1));
+        most.m = size_max(most.m, g.m);
+        most.n = size_max(most.n, g.n);
+        most.k = size_max(most.k, g.k);
+    }
+    const GemmPlan p = gemm_tiles(d, &most, experts);
+    l->tile_m = p.tile_m;
+    l->tile_n = p.tile_n;
 }
 
 static GemmPlan list_plan(const List *l, const Gemm *g)
@@ -54,32 +89,32 @@ static GemmPlan list_plan(const List *l, const Gemm *g)
 }
 
 /* Fills l->first from the row counts; returns the number of tasks. */
-static int64_t list_fill(List *l, const int32_t *row_begin, int64_t experts)
+static int64_t list_fill(List *l, const int32_t *begin, int64_t experts)
 {
     l->first[0] = 0;
-    for (int64_t e = 0; e < experts; e++) {
-        const Gemm g = list_product(l, row_begin, e);
+    for (int64_t e = 0; e < experts && l->g.a != NULL; e++) {
+        const Gemm g = list_product(l, e, begin[e], begin[e + 1] - begin[e]);
         l->first[e + 1] = l->first[e] + list_plan(l, &g).tasks;
     }
-    return l->first[experts];
+    return l->g.a != NULL ? l->first[experts] : 0;
 }
 
-static void list_run(const Device *d, const List *l, const int32_t *row_begin, int64_t task)
+static void list_run(const Device *d, const List *l, const int32_t *begin, int64_t task)
 {
     int64_t e = 0;
     while (l->first[e + 1] <= task) e++;
-    const Gemm g = list_product(l, row_begin, e);
+    const Gemm g = list_product(l, e, begin[e], begin[e + 1] - begin[e]);
     const GemmPlan p = list_plan(l, &g);
     gemm_task(d, &g, &p, NULL, task - l->first[e]);
 }
 
-int expert_linear_fwd_cpu(Device *d, Tensor y, Tensor x, Tensor w, Tensor row_begin)
+static int experts_fwd(Device *d, Tensor y, Tensor x, Matrices w, Tensor row_begin)
 {
-    const int64_t experts = w.dim[0], out = w.dim[1], in = w.dim[2];
+    const int64_t experts = tensor_elements(row_begin) - 1;
     const int32_t *begin = row_begin.data;
-    List l = {.g = {.n = out, .k = in, .a = x.data, .lda = in, .b = w.data, .ldb = in,
-                    .b_trans = true, .c = y.data, .ldc = out, .type = x.type, .c_type = y.type},
-              .a_step = in, .b_step = out * in, .c_step = out};
+    List l = {.product = PRODUCT_Y, .w = w,
+              .g = {.a = x.data, .lda = tensor_cols(x), .b_trans = true, .c = y.data,
+                    .ldc = tensor_cols(y), .type = x.type, .c_type = y.type}};
     l.first = cpu_scratch(d, (experts + 1) * (int64_t)sizeof *l.first);
     list_tiles(d, &l, experts, tensor_rows(x));
     const int64_t tasks = list_fill(&l, begin, experts);
@@ -88,28 +123,22 @@ int expert_linear_fwd_cpu(Device *d, Tensor y, Tensor x, Tensor w, Tensor row_be
     return 0;
 }
 
-/* dx = dy w[e] for the rows of expert e
- * dw[e] += dy^T x over the rows of expert e */
-int expert_linear_bwd_cpu(Device *d, LinearGrad g, Tensor dy, Tensor x, Tensor w,
-                          Tensor row_begin)
+/* dx = dy w[e] for the rows of expert e, if dx is given
+ * dw[e] += dy^T x over the rows of expert e, if dw is given */
+static int experts_bwd(Device *d, Tensor grad_x, bool dx_add, Matrices grad_w, Tensor dy, Tensor x,
+                       Matrices w, Tensor row_begin)
 {
-    const int64_t experts = w.dim[0], out = w.dim[1], in = w.dim[2];
+    const int64_t experts = tensor_elements(row_begin) - 1;
     const int32_t *begin = row_begin.data;
-    List dx = {.g = {.n = in, .k = out, .lda = out, .b = w.data, .ldb = in, .ldc = in,
-                     .type = dy.type, .add = g.dx_add},
-               .a_step = out, .b_step = out * in, .c_step = in};
-    List dw = {.g = {.m = out, .n = in, .lda = out, .a_trans = true, .b = x.data, .ldb = in,
-                     .ldc = in, .type = dy.type, .c_type = DT_F32, .add = true},
-               .rows_are_k = true, .a_step = out, .b_step = in, .c_step = out * in};
-    if (tensor_given(g.dx)) {
-        dx.g.a = dy.data;
-        dx.g.c = g.dx.data;
-        dx.g.c_type = g.dx.type;
-    }
-    if (tensor_given(g.dw)) {
-        dw.g.a = dy.data;
-        dw.g.c = g.dw.data;
-    }
+    const bool want_x = tensor_given(grad_x), want_w = grad_w.each || tensor_given(grad_w.stack);
+    List dx = {.product = PRODUCT_X, .w = w,
+               .g = {.a = want_x ? dy.data : NULL, .lda = tensor_cols(dy), .c = grad_x.data,
+                     .ldc = tensor_cols(x), .type = dy.type, .c_type = grad_x.type,
+                     .add = dx_add}};
+    List dw = {.product = PRODUCT_W, .w = want_w ? grad_w : w,
+               .g = {.a = want_w ? dy.data : NULL, .lda = tensor_cols(dy), .a_trans = true,
+                     .b = x.data, .ldb = tensor_cols(x), .type = dy.type, .c_type = DT_F32,
+                     .add = true}};
     dx.first = cpu_scratch(d, 2 * (experts + 1) * (int64_t)sizeof *dx.first);
     dw.first = dx.first + experts + 1;
     list_tiles(d, &dx, experts, tensor_rows(dy));
@@ -121,4 +150,28 @@ int expert_linear_bwd_cpu(Device *d, LinearGrad g, Tensor dy, Tensor x, Tensor w
         else list_run(d, &dx, begin, i - weights);
     }
     return 0;
+}
+
+int expert_linear_fwd_cpu(Device *d, Tensor y, Tensor x, Tensor w, Tensor row_begin)
+{
+    return experts_fwd(d, y, x, (Matrices){.stack = w}, row_begin);
+}
+
+int expert_linear_bwd_cpu(Device *d, LinearGrad g, Tensor dy, Tensor x, Tensor w,
+                          Tensor row_begin)
+{
+    return experts_bwd(d, g.dx, g.dx_add, (Matrices){.stack = g.dw}, dy, x, (Matrices){.stack = w},
+                       row_begin);
+}
+
+int expert_each_fwd_cpu(Device *d, Tensor y, Tensor x, const Tensor *w, Tensor row_begin)
+{
+    return experts_fwd(d, y, x, (Matrices){.each = w}, row_begin);
+}
+
+int expert_each_bwd_cpu(Device *d, EachGrad g, Tensor dy, Tensor x, const Tensor *w,
+                        Tensor row_begin)
+{
+    return experts_bwd(d, g.dx, g.dx_add, (Matrices){.each = g.dw}, dy, x, (Matrices){.each = w},
+                       row_begin);
 }

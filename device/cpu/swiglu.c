@@ -1,7 +1,7 @@
 /* device/cpu/swiglu.c - SwiGLU: h (R, F) = silu(g) u, gu (R, 2F) = [g | u], silu(g) = g sigmoid(g).
  *
  * Called by the dense and expert feed-forward layers of model/ on rows of tokens or of an expert
- * buffer.
+ * buffer; experts of own widths use the first 2F and F columns of their rows.
  */
 #include "device/cpu/rows.h"
 
@@ -62,6 +62,55 @@ int swiglu_bwd_cpu(Device *d, Tensor dgu, Tensor dh, Tensor gu)
         SwigluRow row = {.dg = row_at(dgu, 2 * r, F), .du = row_at(dgu, 2 * r + 1, F),
                          .dh = row_at(dh, r, F),
                          .g = row_at(gu, 2 * r, F), .u = row_at(gu, 2 * r + 1, F)};
+        if (dh.type == DT_F32) silu_grad_row(&row, DT_F32, F);
+        else silu_grad_row(&row, DT_BF16, F);
+    }
+    return 0;
+}
+
+/* Expert of row r: the last one that begins at or before it. */
+static int64_t expert_of(const int32_t *begin, int64_t experts, int64_t r)
+{
+    int64_t low = 0, high = experts;
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        if (begin[middle] <= r) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+/* Column `col` of row r of a buffer. */
+static void *place_at(Tensor t, int64_t r, int64_t col)
+{
+    return (char *)t.data + (r * tensor_cols(t) + col) * (int64_t)dtype_size(t.type);
+}
+
+int expert_swiglu_fwd_cpu(Device *d, Tensor h, Tensor gu, const int32_t *widths, Tensor row_begin)
+{
+    const int32_t *begin = row_begin.data;
+    const int64_t experts = tensor_elements(row_begin) - 1, R = begin[experts];
+#pragma omp parallel for num_threads(d->threads) schedule(static) if (R * h.dim[1] > ROWS_SERIAL)
+    for (int64_t r = 0; r < R; r++) {
+        const int64_t F = widths[expert_of(begin, experts, r)];
+        SwigluRow row = {.h = place_at(h, r, 0), .g = place_at(gu, r, 0), .u = place_at(gu, r, F)};
+        if (h.type == DT_F32) silu_row(&row, DT_F32, F);
+        else silu_row(&row, DT_BF16, F);
+    }
+    return 0;
+}
+
+int expert_swiglu_bwd_cpu(Device *d, Tensor dgu, Tensor dh, Tensor gu, const int32_t *widths,
+                          Tensor row_begin)
+{
+    const int32_t *begin = row_begin.data;
+    const int64_t experts = tensor_elements(row_begin) - 1, R = begin[experts];
+#pragma omp parallel for num_threads(d->threads) schedule(static) if (R * dh.dim[1] > ROWS_SERIAL)
+    for (int64_t r = 0; r < R; r++) {
+        const int64_t F = widths[expert_of(begin, experts, r)];
+        SwigluRow row = {.dg = place_at(dgu, r, 0), .du = place_at(dgu, r, F),
+                         .dh = place_at(dh, r, 0),
+                         .g = place_at(gu, r, 0), .u = place_at(gu, r, F)};
         if (dh.type == DT_F32) silu_grad_row(&row, DT_F32, F);
         else silu_grad_row(&row, DT_BF16, F);
     }

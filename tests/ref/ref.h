@@ -35,6 +35,27 @@ typedef struct RefExpert {
 void ref_expert_fwd(const RefExpert *a);
 void ref_expert_bwd(const RefExpert *a);
 
+/* Experts of own widths: expert e with w[e] (out[e], in[e]) on the first columns of its rows of
+ * x (R, I) and y (R, O). */
+typedef struct RefEach {
+    int64_t E, O, I;
+    const int32_t *row_begin;
+    const int64_t *out, *in;
+    double *x, *y, *dy, *dx;
+    double *const *w, *const *dw;
+} RefEach;
+void ref_each_fwd(const RefEach *a);
+void ref_each_bwd(const RefEach *a);
+
+/* SwiGLU of rows of h (R, W), gu (R, 2W), of which expert e uses widths[e] and 2 widths[e]. */
+typedef struct RefEachSwiglu {
+    int64_t E, W;
+    const int32_t *row_begin, *widths;
+    double *gu, *h, *dh, *dgu, *dgu_mag;
+} RefEachSwiglu;
+void ref_each_swiglu_fwd(const RefEachSwiglu *a);
+void ref_each_swiglu_bwd(const RefEachSwiglu *a);
+
 /* x (N, D) = rows `tokens` of w (V, D). */
 typedef struct RefEmbed {
     int64_t N, D;
@@ -117,6 +138,23 @@ void ref_route_assign(const RefRoute *a);  /* from probs: first, expert, row*, l
 void ref_route_values(const RefRoute *a);  /* scores again; weight, STAT_AUX, _Z, _ENTROPY */
 void ref_route_bwd(const RefRoute *a);     /* from probs, expert, count, logits, dweight */
 
+/* Noisy gate (ref_gate.c): noise, and l_cv of each of the N / R groups. */
+typedef struct RefGate {
+    int64_t N, E, k, group_tokens, group0;
+    uint32_t layer;
+    uint64_t seed;
+    int64_t step;
+    double *clean, *raw, *noisy; /* (N, E) */
+    double *dnoisy, *dclean, *draw;
+    const int32_t *first;        /* (N, k) */
+    double *loss;                /* (Gr) */
+    double scale;                /* of the sum of l_cv, going back */
+} RefGate;
+void ref_gate_noise_fwd(const RefGate *a); /* noisy */
+void ref_gate_noise_bwd(const RefGate *a); /* dnoisy to draw */
+void ref_gate_cv_fwd(const RefGate *a);    /* loss */
+void ref_gate_cv_bwd(const RefGate *a);    /* dnoisy, dclean, draw */
+
 /* x (N, D) to and from an expert buffer xe or ye (rows, D). */
 typedef struct RefCombine {
     int64_t N, D, k, rows;
@@ -168,7 +206,7 @@ typedef struct RefMuon {
     MuonOpt opt;
     StepVars vars;
     double *w, *grad, *m;    /* w and m updated in place; m unrounded */
-    double *w_mag, *m_mag;   /* an element of O counts with at least the matrix's root mean square */
+    double *w_mag, *m_mag;   /* an element of O counts with its matrix's rms at least */
     double *o;               /* (n, A, B) the orthogonalised updates */
     int64_t runs;            /* of lr_each, or 0 */
     const double *each;      /* (runs) */
