@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,13 +32,16 @@ typedef struct Lab {
     StepVars vars;
 } Lab;
 
-static Lab lab_make(const OptimConfig *optim)
+/* widths: of the experts, as in model.expert_widths. */
+static Lab lab_of(const OptimConfig *optim, const char *widths)
 {
     Lab l = {.d = tiny_device(2), .config = tiny_config()};
     ModelShape shape = {.type = DT_F32, .B = 1, .T = 8, .micro_batches = 1, .train = true};
     Err e = {0};
     l.config.attn_bias = true;
     l.config.tie_embeddings = false;
+    snprintf(l.config.expert_widths, sizeof l.config.expert_widths, "%s", widths);
+    assert_int_equal(model_resolve_widths(&l.config, &e), 0);
     l.m = tiny_model(l.d, &l.config, shape, 1);
     l.o = optimizer_create(l.m, optim, &e);
     assert_non_null(l.o);
@@ -49,6 +53,8 @@ static Lab lab_make(const OptimConfig *optim)
     for (int64_t i = 0; i < l.n; i++) l.grad[i] = (float)philox_normal(&key, (uint32_t)i);
     return l;
 }
+
+static Lab lab_make(const OptimConfig *optim) { return lab_of(optim, ""); }
 
 static void lab_end(Lab *l)
 {
@@ -132,14 +138,15 @@ static void test_decay_by_group(void **state)
         }
 }
 
-/* The factors belong to one expert of one layer. */
+/* The factors belong to one expert of one layer, also where each has rows of its own. */
 static void test_expert_rates(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < 4; kind++) {
         OptimConfig c = plain;
-        c.kind = kind;
-        Lab l = lab_make(&c), even = lab_make(&c);
+        c.kind = kind % 2;
+        const char *widths = kind < 2 ? "" : "5 19 8 16";
+        Lab l = lab_of(&c, widths), even = lab_of(&c, widths);
         int64_t E = l.config.n_experts, L = l.config.n_layers;
         Tensor rates = optimizer_expert_rates(l.o);
         assert_true(rates.dim[0] == L && rates.dim[1] == E && rates.type == DT_F32);
@@ -153,10 +160,12 @@ static void test_expert_rates(void **state)
         lab_step(&even, 0);
         for (int r = 0; r < model_params(l.m)->count; r++) {
             const ParamRow *row = &model_params(l.m)->row[r];
-            int64_t parts = row->kind == PARAM_EXPERT ? E : 1, n = row->elements / parts;
+            bool expert = row->kind == PARAM_EXPERT;
+            int64_t parts = expert && row->expert < 0 ? E : 1, n = row->elements / parts;
             for (int64_t p = 0; p < parts; p++) {
                 int64_t first = row->offset + p * n;
-                double want = parts > 1 ? (double)factor[row->layer * E + p] : 1;
+                int64_t at = row->layer * E + (row->expert < 0 ? p : row->expert);
+                double want = expert ? (double)factor[at] : 1;
                 double ratio = rms_change(&l, first, n) / rms_change(&even, first, n);
                 assert_true(fabs(ratio - want) < 1e-3);
             }

@@ -72,6 +72,16 @@ static void print_params(const Plan *p, FILE *out)
                     plan_count(active, (double)part[i].active));
 }
 
+static void print_widths(const Plan *p, FILE *out)
+{
+    const ModelConfig *c = &p->config.model;
+    if (!model_has_own_widths(c)) return;
+    fprintf(out, "  experts are");
+    for (int64_t i = 0; i < c->n_experts; i++) fprintf(out, " %d", c->own_widths[i]);
+    fprintf(out, " wide, %lld on average: activated counts and FLOPs are those of a uniform "
+            "choice\n", (long long)c->expert_width);
+}
+
 static double forward_sum(const Plan *p)
 {
     double sum = 0;
@@ -210,6 +220,7 @@ void plan_print(const Plan *p, FILE *out)
 {
     fprintf(out, "%s (%s)\n\n", p->path, p->is_run ? "a run" : "a model");
     print_params(p, out);
+    print_widths(p, out);
     print_flops(p, out);
     if (p->is_run) print_run(p, out);
     print_stages(p, out);
@@ -219,6 +230,7 @@ void plan_print(const Plan *p, FILE *out)
 
 static json_t *params_json(const Plan *p)
 {
+    const ModelConfig *c = &p->config.model;
     Part part[PARTS];
     list_parts(p, part);
     json_t *parts = json_object();
@@ -226,10 +238,14 @@ static json_t *params_json(const Plan *p)
         json_object_set_new(parts, part[i].name,
                             json_pack("{s:I, s:I}", "total", (json_int_t)part[i].total,
                                       "activated", (json_int_t)part[i].active));
-    return json_pack("{s:I, s:I, s:I, s:I, s:o}", "total", (json_int_t)p->params.total,
+    json_t *widths = model_has_own_widths(c) ? json_array() : NULL;
+    for (int64_t i = 0; widths && i < c->n_experts; i++)
+        json_array_append_new(widths, json_integer(c->own_widths[i]));
+    return json_pack("{s:I, s:I, s:I, s:I, s:o, s:o*}", "total", (json_int_t)p->params.total,
                      "total_without_embedding", (json_int_t)p->params.total_no_embed, "activated",
                      (json_int_t)p->params.active, "activated_without_embedding",
-                     (json_int_t)p->params.active_no_embed, "parts", parts);
+                     (json_int_t)p->params.active_no_embed, "parts", parts,
+                     "expert_widths", widths);
 }
 
 static json_t *flops_json(const Plan *p)

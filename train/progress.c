@@ -49,6 +49,8 @@ json_t *progress_record(const Run *r, const StepResult *s)
     int64_t experts = r->config.model.n_experts;
     json_t *out = json_pack("{s:I, s:i}", "step", (json_int_t)r->state.step, "skipped", s->skipped);
     int rc = add_numbers(out, r, s);
+    if (model_has_own_widths(&r->config.model))
+        rc |= json_object_set_new(out, "active_width", json_out_real(s->stats.active_width));
     if (experts > 0 && experts <= LOAD_MAX) {
         json_t *load = json_array();
         for (int64_t i = 0; i < experts; i++)

@@ -1,6 +1,7 @@
 /* tests/ref/tiny.c - see tiny.h. */
 #include "tests/ref/tiny.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,6 +110,49 @@ static void llama_moe(ModelConfig *c) /* noisy gate, weights over the chosen, sc
     c->routed_scale = 2;
     c->aux_coef = c->z_coef = 0;
 }
+static void own(ModelConfig *c, const char *widths)
+{
+    Err e = {0};
+    snprintf(c->expert_widths, sizeof c->expert_widths, "%s", widths);
+    CHECK(model_resolve_widths(c, &e) == 0, "%s", e.message);
+}
+static void own_widths(ModelConfig *c) { own(c, "5 19 8 16"); }
+static void own_dropless(ModelConfig *c)
+{
+    own(c, "arithmetic");
+    dropless(c);
+}
+static void own_penalty(ModelConfig *c)
+{
+    own(c, "21 2 14 11");
+    c->width_penalty = true;
+    c->aux_coef = 0.2;
+    no_shared(c);
+    tight(c);
+}
+static void own_top1(ModelConfig *c)
+{
+    own(c, "1 3 40 4");
+    c->width_penalty = true;
+    raw_top1(c);
+}
+static void own_expert_choice(ModelConfig *c)
+{
+    own_widths(c);
+    expert_choice(c);
+}
+static void own_noise(ModelConfig *c)
+{
+    own_penalty(c);
+    noise_cv(c);
+}
+static void hmoe(ModelConfig *c) /* top-p, P-penalty, entropy */
+{
+    own(c, "arithmetic");
+    top_p(c);
+    entropy(c);
+    c->width_penalty = true;
+}
 static void hunyuan(ModelConfig *c)
 {
     raw_top1(c);
@@ -124,6 +168,10 @@ const TinyCase tiny_cases[] = {
     {"mha", mha},              {"mqa", mqa},               {"no shared", no_shared},
     {"two shared", two_shared}, {"all experts", all_experts}, {"one expert", one_expert},
     {"tight capacity", tight}, {"wide head", wide_head},   {"dense", dense},
+    {"own widths", own_widths}, {"own widths dropless", own_dropless},
+    {"own widths, penalty", own_penalty}, {"own widths top-1", own_top1},
+    {"own widths, expert choice", own_expert_choice}, {"own widths, noise", own_noise},
+    {"hmoe", hmoe},
     {"hunyuan-large", hunyuan}, {"drop", drop},            {"drop by score", drop_score},
     {"expert choice", expert_choice}, {"expert choice raw", expert_choice_raw},
     {"sigmoid", sigmoid},      {"sigmoid raw", sigmoid_raw}, {"scaled", scaled},
