@@ -14,7 +14,8 @@ ModelConfig tiny_config(void)
                          .qk_norm = QK_HEAD_AFTER_ROPE, .cla_share = 1, .n_experts = 4, .top_k = 2,
                          .expert_width = 12, .n_shared = 1, .shared_width = 10,
                          .router_weight = WEIGHT_RENORM, .tie_embeddings = true, .norm_eps = 1e-5,
-                         .init_std = 0.3, .routing = ROUTE_RECYCLE, .routing_group_tokens = 8,
+                         .init_std = 0.3, .router_init_std = -1, .residual_init = true,
+                         .routing = ROUTE_RECYCLE, .routing_group_tokens = 8,
                          .capacity_factor = 1, .capacity_multiple = 1, .aux_coef = 0.05,
                          .z_coef = 0.01, .routed_scale = 1};
 }
@@ -153,6 +154,13 @@ static void hmoe(ModelConfig *c) /* top-p, P-penalty, entropy */
     entropy(c);
     c->width_penalty = true;
 }
+static void width_transfer(ModelConfig *c)
+{
+    c->mup_base_width = 5;
+    c->mup_base_head_dim = 4;
+    c->init = INIT_TRUNC_NORMAL;
+    c->residual_init = false;
+}
 static void hunyuan(ModelConfig *c)
 {
     raw_top1(c);
@@ -172,7 +180,7 @@ const TinyCase tiny_cases[] = {
     {"own widths, penalty", own_penalty}, {"own widths top-1", own_top1},
     {"own widths, expert choice", own_expert_choice}, {"own widths, noise", own_noise},
     {"hmoe", hmoe},
-    {"hunyuan-large", hunyuan}, {"drop", drop},            {"drop by score", drop_score},
+    {"width transfer", width_transfer}, {"hunyuan-large", hunyuan}, {"drop", drop},            {"drop by score", drop_score},
     {"expert choice", expert_choice}, {"expert choice raw", expert_choice_raw},
     {"sigmoid", sigmoid},      {"sigmoid raw", sigmoid_raw}, {"scaled", scaled},
     {"top-p", top_p},          {"top-p recycle", top_p_recycle}, {"limited", limited},
