@@ -43,12 +43,13 @@ static void check_table(const ConfTable *table)
 void conf_defaults(const ConfTable *table, void *object)
 {
     static const size_t size[] = {[CONF_INT] = 8, [CONF_FLOAT] = 8, [CONF_BOOL] = sizeof(bool),
-                                  [CONF_TEXT] = CONF_STRING, [CONF_ENUM] = sizeof(int)};
+                                  [CONF_TEXT] = CONF_STRING, [CONF_ENUM] = sizeof(int),
+                                  [CONF_SECTIONS] = 8};
     check_table(table);
     for (int i = 0; i < table->count; i++) {
         const ConfRow *row = &table->rows[i];
         memset((char *)object + row->offset, 0, size[row->type]);
-        if (!row->initial) continue;
+        if (!row->initial || row->type == CONF_SECTIONS) continue;
         ConfScalar scalar = {row->initial, strlen(row->initial), CONF_VERBATIM};
         Err e = {0};
         CHECK(!conf_value_set(row, object, scalar, "default", &e), "%s", e.message);
@@ -94,6 +95,9 @@ static int advance(Reader *r, const char *text)
     } else if (v->type == YAML_MAPPING_START_EVENT) {
         anchor = v->data.mapping_start.anchor;
         tag = v->data.mapping_start.tag;
+    } else if (v->type == YAML_SEQUENCE_START_EVENT) {
+        anchor = v->data.sequence_start.anchor;
+        tag = v->data.sequence_start.tag;
     }
     if (anchor)
         return err_set(r->e, "%s: an anchor (&name) is not allowed in a configuration",
@@ -120,11 +124,27 @@ static int append_key(Reader *r, size_t n)
         return err_hint(r->e, "in a file a section is a line 'section:' with its keys below, "
                               "indented; section.key=value is for the command line");
     }
+    if (memchr(word, '[', length) && length < CONF_KEY) {
+        err_set(r->e, "%s: key %s has a bracket", place(r, event_line(r)), shown);
+        return err_hint(r->e, "in a file a list is a line 'list:' with its elements below, each "
+                              "begun by '- '; list[0].key=value is for the command line");
+    }
     if (n + length + 2 > CONF_KEY || strlen(word) != length)
         return err_set(r->e, "%s: unknown key %s", place(r, event_line(r)), shown);
     if (n) r->key[n++] = '.';
     memcpy(r->key + n, word, length + 1);
     return 0;
+}
+
+/* The value of row i, which is a list, is something else. */
+static int not_a_list(const Reader *r, int i, const char *where, const char *what)
+{
+    const char *key = r->table->rows[i].key;
+    char list[CONF_LIST], section[CONF_KEY + 8];
+    snprintf(section, sizeof section, "%s[0]", key);
+    conf_list_section(r->table, section, strlen(section), list);
+    err_set(r->e, "%s: %s: is a list, but %s here", where, key, what);
+    return err_hint(r->e, "its elements are sections, each begun by '- ', with the keys: %s", list);
 }
 
 static int read_scalar(Reader *r)
@@ -146,7 +166,11 @@ static int read_scalar(Reader *r)
     if (r->lines[i])
         return err_set(r->e, "%s: %s: duplicate key; first set in line %d", where, r->key,
                        r->lines[i]);
-    if (conf_value_set(&table->rows[i], r->object, scalar, where, r->e)) return -1;
+    if (table->rows[i].type != CONF_SECTIONS) {
+        if (conf_value_set(&table->rows[i], r->object, scalar, where, r->e)) return -1;
+    } else if (quoted || scalar.size) {
+        return not_a_list(r, i, where, "has a value");
+    }
     r->lines[i] = r->line;
     return 0;
 }
@@ -157,7 +181,10 @@ static int read_mapping(Reader *r, size_t prefix, const char *text);
 static int read_section(Reader *r, const char *text)
 {
     const char *where = place(r, (size_t)r->line);
-    if (conf_find_row(r->table, r->key) >= 0)
+    int row = conf_find_row(r->table, r->key);
+    if (row >= 0 && r->table->rows[row].type == CONF_SECTIONS)
+        return not_a_list(r, row, where, "is a section");
+    if (row >= 0)
         return err_set(r->e, "%s: %s: is a section here; expected one value", where, r->key);
     int first = conf_find_section(r->table, r->key);
     if (first < 0) return conf_unknown(r->table, where, r->key, true, r->e);
@@ -166,6 +193,34 @@ static int read_section(Reader *r, const char *text)
         return err_set(r->e, "%s: %s: duplicate key; first set in line %d", where, r->key, *opened);
     *opened = r->line;
     return read_mapping(r, strlen(r->key), text);
+}
+
+/* The current event opens a list that is the value of r->key. */
+static int read_list(Reader *r, const char *text)
+{
+    const char *where = place(r, (size_t)r->line);
+    int i = conf_find_row(r->table, r->key);
+    const ConfRow *row = i < 0 ? NULL : &r->table->rows[i];
+    if (!row && conf_find_section(r->table, r->key) < 0)
+        return conf_unknown(r->table, where, r->key, false, r->e);
+    if (!row || row->type != CONF_SECTIONS)
+        return err_set(r->e, "%s: %s: is a list; expected one value", where, r->key);
+    if (r->lines[i])
+        return err_set(r->e, "%s: %s: duplicate key; first set in line %d", where, r->key,
+                       r->lines[i]);
+    r->lines[i] = r->line;
+    int64_t *count = (int64_t *)(void *)((char *)r->object + row->offset);
+    for (*count = 0;; (*count)++) {
+        if (advance(r, text)) return -1;
+        if (r->event.type == YAML_SEQUENCE_END_EVENT) return 0;
+        where = place(r, event_line(r));
+        if ((double)*count >= row->max)
+            return err_set(r->e, "%s: %s: has more than %.0f elements", where, row->key, row->max);
+        if (r->event.type != YAML_MAPPING_START_EVENT)
+            return not_a_list(r, i, where, "has an element that is no section");
+        int n = snprintf(r->key, sizeof r->key, "%s[%d]", row->key, (int)*count);
+        if (read_mapping(r, (size_t)n, text)) return -1;
+    }
 }
 
 /* The current event opens a mapping whose dotted name is the first `prefix` letters of r->key. */
@@ -181,8 +236,7 @@ static int read_mapping(Reader *r, size_t prefix, const char *text)
         else if (r->event.type == YAML_MAPPING_START_EVENT)
             rc = read_section(r, text);
         else
-            err_set(r->e, "%s: %s: is a list; expected one value", place(r, (size_t)r->line),
-                    r->key);
+            rc = read_list(r, text);
         if (rc) return -1;
     }
 }
@@ -207,8 +261,22 @@ static int read_stream(Reader *r, const char *text)
     return 0;
 }
 
+/* An override of an element that the file does not give. */
+static int no_element(const Reader *r, const char *key, int list_row)
+{
+    int64_t count = conf_list_count(r->table, list_row, r->object);
+    char shown[CONF_SHOWN];
+    conf_show(shown, key, strlen(key));
+    err_set(r->e, "command line: %s: %s has %lld elements in %s", shown,
+            r->table->rows[list_row].key, (long long)count, r->name);
+    return err_hint(r->e, "elements are counted from 0; the command line changes their keys, the "
+                          "file says how many there are");
+}
+
 static int apply_override(Reader *r, const char *override)
 {
+    int list_row;
+    int64_t element;
     const char *where = "command line", *equal = strchr(override, '=');
     char shown[CONF_SHOWN], key[CONF_KEY], list[CONF_LIST];
     conf_show(shown, override, strlen(override));
@@ -219,6 +287,11 @@ static int apply_override(Reader *r, const char *override)
         return err_set(r->e, "%s: unknown key %s", where, shown);
     snprintf(key, sizeof key, "%.*s", (int)(equal - override), override);
     int i = conf_find_row(r->table, key);
+    if (i >= 0 && r->table->rows[i].type == CONF_SECTIONS)
+        return err_set(r->e, "%s: %s: is a list; expected %s[0].KEY=value", where, key, key);
+    if (conf_find_list(r->table, key, &list_row, &element) &&
+        element >= conf_list_count(r->table, list_row, r->object))
+        return no_element(r, key, list_row);
     if (i < 0 && conf_find_section(r->table, key) >= 0) {
         conf_list_section(r->table, key, strlen(key), list);
         err_set(r->e, "%s: %s: is a section; expected %s.KEY=value", where, key, key);
@@ -238,7 +311,7 @@ static int check_required(const Reader *r)
     const ConfRow *first = NULL;
     for (int i = 0; i < r->table->count && used < sizeof list; i++) {
         const ConfRow *row = &r->table->rows[i];
-        if (row->initial || r->lines[i]) continue;
+        if (row->initial || r->lines[i] || !conf_row_given(r->table, i, r->object)) continue;
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "",
                                  row->key);
         if (!first) first = row;

@@ -5,6 +5,10 @@
  * key is an error that names file, line, key, the nearest valid key and the reason. Nested keys are
  * sections ("model: {d_model: 64}" is the key "model.d_model"). Command-line overrides "key=value"
  * are read by the same rules. Writing gives the resolved configuration: every key with its value.
+ *
+ * A list holds sections of one kind ("sources: [{name: web}, {name: code}]"). Its rows are the list
+ * itself and those of every element it may have, "data.sources[1].name"; an element's keys can be
+ * overridden on the command line by that name where the file gives the element.
  */
 #ifndef ISOMOE_BASE_CONF_H
 #define ISOMOE_BASE_CONF_H
@@ -22,7 +26,8 @@ typedef enum ConfType {
     CONF_FLOAT,  /* double; finite */
     CONF_BOOL,   /* bool: true | false */
     CONF_TEXT,   /* char[CONF_STRING] */
-    CONF_ENUM    /* int: index into names (NULL-terminated) */
+    CONF_ENUM,   /* int: index into names (NULL-terminated) */
+    CONF_SECTIONS /* int64_t: sections of a list, 0 without one; rows of conf_list_rows only */
 } ConfType;
 
 typedef struct ConfRow {
@@ -39,6 +44,24 @@ typedef struct ConfTable {
     const ConfRow *rows;
     int count;
 } ConfTable;
+
+/* A list of sections: an array of structs in the configuration's struct, and their number. */
+typedef struct ConfList {
+    const char *key;         /* dotted: "data.sources" */
+    const ConfRow *element;  /* (n_rows): keys without dots, offsets within an element */
+    int n_rows;
+    int max;                 /* elements of the array */
+    size_t offset, size;     /* of the array in the struct; of an element */
+    size_t count;            /* offset of the int64_t that receives the number of elements */
+    const char *help;
+} ConfList;
+
+enum { CONF_LIST_KEY = 64 }; /* bytes of an element's dotted key, with its terminating zero */
+
+/* The list's 1 + max * n_rows rows into out, which has room for so many; `keys` (max * n_rows)
+ * keeps the names of the elements' rows and must live as long as they do. Returns how many rows. In
+ * a table they stand together, in this order. */
+int conf_list_rows(const ConfList *list, ConfRow *out, int room, char (*keys)[CONF_LIST_KEY]);
 
 /* Sets every field that has a default; required ones are zeroed. */
 void conf_defaults(const ConfTable *table, void *object);

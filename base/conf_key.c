@@ -27,6 +27,60 @@ int conf_find_section(const ConfTable *table, const char *section)
     return -1;
 }
 
+bool conf_find_list(const ConfTable *table, const char *key, int *list, int64_t *element)
+{
+    enum { DIGITS_MAX = 9 };
+    size_t n = strcspn(key, "[");
+    size_t digits = key[n] ? strspn(key + n + 1, "0123456789") : 0;
+    if (digits < 1 || digits > DIGITS_MAX || strncmp(key + n + 1 + digits, "].", 2)) return false;
+    if (digits > 1 && key[n + 1] == '0') return false;
+    *element = 0;
+    for (size_t i = 0; i < digits; i++) *element = *element * 10 + (key[n + 1 + i] - '0');
+    for (*list = 0; *list < table->count; (*list)++) {
+        const ConfRow *row = &table->rows[*list];
+        if (row->type == CONF_SECTIONS && strlen(row->key) == n && !strncmp(row->key, key, n))
+            return true;
+    }
+    return false;
+}
+
+int64_t conf_list_count(const ConfTable *table, int list, const void *object)
+{
+    int64_t count;
+    memcpy(&count, (const char *)object + table->rows[list].offset, sizeof count);
+    return count;
+}
+
+bool conf_row_given(const ConfTable *table, int i, const void *object)
+{
+    int list;
+    int64_t element;
+    if (table->rows[i].type == CONF_SECTIONS) return false;
+    if (!conf_find_list(table, table->rows[i].key, &list, &element)) return true;
+    return element < conf_list_count(table, list, object);
+}
+
+int conf_list_rows(const ConfList *list, ConfRow *out, int room, char (*keys)[CONF_LIST_KEY])
+{
+    int n = 0;
+    CHECK(room > list->max * list->n_rows, "%d rows of list %s do not fit in %d",
+          1 + list->max * list->n_rows, list->key, room);
+    out[n++] = (ConfRow){list->key, CONF_SECTIONS, list->count, "0", 0, list->max, NULL,
+                         list->help};
+    for (int i = 0; i < list->max; i++) {
+        for (int j = 0; j < list->n_rows; j++, n++) {
+            const ConfRow *row = &list->element[j];
+            CHECK(!strpbrk(row->key, ".["), "key %s of an element of %s", row->key, list->key);
+            int length = snprintf(keys[n - 1], CONF_LIST_KEY, "%s[%d].%s", list->key, i, row->key);
+            CHECK(length < CONF_LIST_KEY, "key %s", keys[n - 1]);
+            out[n] = *row;
+            out[n].key = keys[n - 1];
+            out[n].offset = list->offset + (size_t)i * list->size + row->offset;
+        }
+    }
+    return n;
+}
+
 int conf_depth(const char *key)
 {
     int dots = 0;
@@ -112,13 +166,15 @@ void conf_list_section(const ConfTable *table, const char *section, size_t n, ch
         const ConfRow *row = &table->rows[i];
         if (!in_section(row, section, n)) continue;
         const char *rest = row->key + (n ? n + 1 : 0);
-        size_t length = strcspn(rest, ".");
+        size_t length = strcspn(rest, ".[");
+        if (rest[length] == '[') continue; /* the list itself is a row */
         bool seen = false; /* a deeper section stands in the list once */
         for (int j = 0; j < i && rest[length]; j++)
             seen |= !strncmp(table->rows[j].key, row->key, (size_t)(rest - row->key) + length + 1);
         if (seen) continue;
+        const char *mark = rest[length] ? ":" : row->type == CONF_SECTIONS ? "[]" : "";
         used += (size_t)snprintf(out + used, 512 - used, "%s%.*s%s", used ? ", " : "", (int)length,
-                                 rest, rest[length] ? ":" : "");
+                                 rest, mark);
     }
     if (used >= 512) memcpy(out + 508, "...", 4);
 }

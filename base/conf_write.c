@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/conf_key.h"
 #include "base/conf_value.h"
 #include "base/utf8.h"
 
@@ -96,6 +97,34 @@ static void write_value(FILE *out, const ConfRow *row, const void *object)
         memcpy(&n, field, sizeof n);
         write_text(out, row->names[n]);
         break;
+    case CONF_SECTIONS:
+        fputs("[]", out); /* one with elements is written by write_list */
+        break;
+    }
+}
+
+/* Does the key stand in an element of a list of this table? */
+static bool is_element(const ConfTable *table, const char *key)
+{
+    int list;
+    int64_t element;
+    return conf_find_list(table, key, &list, &element);
+}
+
+/* The elements of the list whose row is `list`; their rows follow it. */
+static void write_list(FILE *out, const ConfTable *table, const void *object, int list, int indent)
+{
+    int64_t count = conf_list_count(table, list, object), element, before = -1;
+    int of;
+    for (int i = list + 1; i < table->count; i++) {
+        const ConfRow *row = &table->rows[i];
+        if (!conf_find_list(table, row->key, &of, &element) || of != list || element >= count)
+            return;
+        fprintf(out, "%*s%s%s: ", indent, "", element == before ? "  " : "- ",
+                strchr(row->key, ']') + 2);
+        write_value(out, row, object);
+        fputc('\n', out);
+        before = element;
     }
 }
 
@@ -110,14 +139,19 @@ static void write_block(FILE *out, const ConfTable *table, const void *object, c
         const char *key = table->rows[i].key;
         if (strncmp(key, prefix, n)) continue;
         size_t length = strcspn(key + n, ".");
+        bool list = table->rows[i].type == CONF_SECTIONS && i + 1 < table->count &&
+                    conf_list_count(table, i, object) > 0;
         bool section = key[n + length] == '.', written = false;
         for (int j = 0; j < i && section; j++)
             written |= !strncmp(table->rows[j].key, key, n + length + 1);
-        if (written) continue;
+        if (written || is_element(table, key)) continue;
         fprintf(out, "%*s%.*s:", indent, "", (int)length, key + n);
         if (section) {
             fputc('\n', out);
             write_block(out, table, object, key, n + length + 1);
+        } else if (list) {
+            fputc('\n', out);
+            write_list(out, table, object, i, indent + 2);
         } else {
             fputc(' ', out);
             write_value(out, &table->rows[i], object);

@@ -26,8 +26,8 @@ static const int64_t INDEX_MAX = (int64_t)1 << 60;
 /* A batch and its memory, grown when a larger one is asked for. */
 typedef struct Slot {
     int64_t index, B;
-    int64_t capacity;                       /* sequences */
-    int32_t *tokens, *targets, *doc_start;  /* (capacity, T) */
+    int64_t capacity;                       /* tokens */
+    int32_t *tokens, *targets, *doc_start;  /* (capacity) */
     int64_t n_targets;
     int rc;
     Err error;
@@ -36,14 +36,16 @@ typedef struct Slot {
 typedef enum JobState { JOB_NONE, JOB_WANTED, JOB_DONE, JOB_QUIT } JobState;
 
 struct Loader {
-    int64_t T;
+    LoaderSegment segment;
     uint64_t seed;
     bool shuffle;
     int n;
     Corpus *corpus[LOADER_MAX_SOURCES];
+    char *path[LOADER_MAX_SOURCES];
     int64_t windows[LOADER_MAX_SOURCES];
     Mixture mixture;
     int32_t *window; /* (T + 1) being read */
+    int64_t window_room;
     Slot slot[2];
     int job;         /* slot of the prefetch job; the other one is the caller's */
     JobState state;  /* guarded by mutex; all else passes with it */
@@ -55,27 +57,28 @@ struct Loader {
 
 /* ---- one batch ----------------------------------------------------------------------------- */
 
-/* Where in its corpus the window of sequence i begins; *source receives which corpus. */
-static int64_t window_start(const Loader *l, int64_t i, int *source)
+int64_t loader_where(const Loader *l, int64_t index, int *source)
 {
     int64_t ordinal;
-    int s = *source = mixture_source(&l->mixture, i, &ordinal);
+    int s = *source = mixture_source(&l->mixture, index - l->segment.first, &ordinal);
+    ordinal += l->segment.served[s];
     int64_t epoch = ordinal / l->windows[s], window = ordinal % l->windows[s];
     if (l->shuffle) {
         PhiloxKey key = {l->seed, RNG_DATA, (uint32_t)s, (uint64_t)epoch};
         Permutation permutation = permute_make(&key, (uint64_t)l->windows[s]);
         window = (int64_t)permute_index(&permutation, (uint64_t)window);
     }
-    return window * l->T;
+    return window * l->segment.T;
 }
 
 static int reserve(const Loader *l, Slot *slot, int64_t B, Err *e)
 {
     int64_t numbers, bytes;
-    if (B <= slot->capacity) return 0;
-    if (!size_mul(B, l->T, &numbers) || !size_mul(numbers, sizeof(int32_t), &bytes))
+    bool fits = size_mul(B, l->segment.T, &numbers) && size_mul(numbers, sizeof(int32_t), &bytes);
+    if (fits && numbers <= slot->capacity) return 0;
+    if (!fits)
         return err_set(e, "a batch of %lld sequences of %lld tokens is too large", (long long)B,
-                       (long long)l->T);
+                       (long long)l->segment.T);
     int32_t **row[3] = {&slot->tokens, &slot->targets, &slot->doc_start};
     slot->capacity = 0;
     for (int i = 0; i < 3; i++) {
@@ -84,15 +87,15 @@ static int reserve(const Loader *l, Slot *slot, int64_t B, Err *e)
     }
     if (!slot->tokens || !slot->targets || !slot->doc_start)
         return err_set(e, "out of memory for a batch of %lld sequences of %lld tokens",
-                       (long long)B, (long long)l->T);
-    slot->capacity = B;
+                       (long long)B, (long long)l->segment.T);
+    slot->capacity = numbers;
     return 0;
 }
 
 static int fill_sequence(Loader *l, Slot *slot, int64_t b, Err *e)
 {
     int source;
-    int64_t T = l->T, first = window_start(l, slot->index + b, &source);
+    int64_t T = l->segment.T, first = loader_where(l, slot->index + b, &source);
     Corpus *corpus = l->corpus[source];
     if (corpus_window(corpus, first, T, l->window, slot->doc_start + b * T, e)) return -1;
     int32_t eos = (int32_t)corpus_info(corpus)->eos;
@@ -159,9 +162,10 @@ static void set_state(Loader *l, JobState state)
     pthread_mutex_unlock(&l->mutex);
 }
 
-/* Waits until the thread rests; true if it has this batch. */
+/* Waits until the thread rests; true if it has this batch. The job is done with. */
 static bool collect(Loader *l, int64_t index, int64_t B)
 {
+    if (!l->thread_runs) return false;
     pthread_mutex_lock(&l->mutex);
     while (l->state == JOB_WANTED) pthread_cond_wait(&l->change, &l->mutex);
     const Slot *slot = &l->slot[l->job];
@@ -174,10 +178,10 @@ static bool collect(Loader *l, int64_t index, int64_t B)
 int loader_batch(Loader *loader, int64_t index, int64_t B, Batch *out, Err *e)
 {
     Loader *l = loader;
-    CHECK(index >= 0 && B >= 1 && index <= INDEX_MAX && B <= INDEX_MAX, "sequences %lld + %lld",
-          (long long)index, (long long)B);
+    CHECK(index >= l->segment.first && B >= 1 && index <= INDEX_MAX && B <= INDEX_MAX,
+          "sequences %lld + %lld", (long long)index, (long long)B);
     Slot *slot = &l->slot[l->job];
-    if (!l->thread_runs || !collect(l, index, B)) {
+    if (!collect(l, index, B)) {
         slot->index = index;
         slot->B = B;
         fill_slot(l, slot);
@@ -186,7 +190,7 @@ int loader_batch(Loader *loader, int64_t index, int64_t B, Batch *out, Err *e)
         if (e) *e = slot->error;
         return -1;
     }
-    *out = (Batch){B, l->T, slot->tokens, slot->targets, slot->doc_start, slot->n_targets};
+    *out = (Batch){B, l->segment.T, slot->tokens, slot->targets, slot->doc_start, slot->n_targets};
     if (l->thread_runs) { /* the other slot, whose batch is no longer valid, takes the next one */
         l->job = !l->job;
         l->slot[l->job].index = index + B;
@@ -196,6 +200,82 @@ int loader_batch(Loader *loader, int64_t index, int64_t B, Batch *out, Err *e)
     return 0;
 }
 
+/* ---- segments ------------------------------------------------------------------------------ */
+
+static int64_t windows_of(const Loader *l, int s, int64_t T)
+{
+    return (corpus_info(l->corpus[s])->n_tokens - 1) / T;
+}
+
+/* Each source that the segment takes from has a window. */
+static int check_windows(const Loader *l, const LoaderSegment *segment, Err *e)
+{
+    if (segment->T < 1 || segment->T > SEQ_LEN_MAX)
+        return err_set(e, "seq_len %lld: must be from 1 to %d", (long long)segment->T, SEQ_LEN_MAX);
+    for (int s = 0; s < l->n; s++) {
+        int64_t tokens = corpus_info(l->corpus[s])->n_tokens;
+        if (segment->weight[s] == 0 || windows_of(l, s, segment->T) > 0) continue;
+        err_set(e, "%s: %lld tokens are not enough for one sequence of %lld and its targets",
+                l->path[s], (long long)tokens, (long long)segment->T);
+        return err_hint(e, "choose seq_len <= %lld, or give more text", (long long)tokens - 1);
+    }
+    return 0;
+}
+
+static int reserve_window(Loader *l, int64_t T, Err *e)
+{
+    if (T + 1 <= l->window_room) return 0;
+    int32_t *window = realloc(l->window, (size_t)(T + 1) * sizeof *window);
+    if (!window) return err_set(e, "out of memory for sequences of %lld tokens", (long long)T);
+    l->window = window;
+    l->window_room = T + 1;
+    return 0;
+}
+
+int loader_begin(Loader *loader, const LoaderSegment *segment, Err *e)
+{
+    Loader *l = loader;
+    Mixture mixture;
+    CHECK(segment->first >= 0 && segment->first <= INDEX_MAX, "sequence %lld",
+          (long long)segment->first);
+    if (check_windows(l, segment, e) || mixture_make(&mixture, segment->weight, l->n, e)) return -1;
+    collect(l, 0, 0); /* what was read ahead belongs to the old segment */
+    if (reserve_window(l, segment->T, e)) return -1;
+    l->segment = *segment;
+    l->mixture = mixture;
+    for (int s = 0; s < l->n; s++) l->windows[s] = windows_of(l, s, segment->T);
+    return 0;
+}
+
+/* Windows of source s served before `index`. */
+static int64_t served_of(const Loader *l, int s, int64_t index)
+{
+    CHECK(index >= l->segment.first, "sequence %lld before the segment's %lld", (long long)index,
+          (long long)l->segment.first);
+    return l->segment.served[s] + mixture_count(&l->mixture, s, index - l->segment.first);
+}
+
+/* `served` windows of the old length as a number of windows of length T; see loader_segment. */
+static int64_t convert_served(const Loader *l, int s, int64_t served, int64_t T)
+{
+    int64_t m = l->windows[s], m_new = windows_of(l, s, T);
+    if (T == l->segment.T || served == 0 || m == 0) return served;
+    int64_t place = size_ceil_div(served % m * l->segment.T, T);
+    return served / m * m_new + size_min(place, m_new);
+}
+
+LoaderSegment loader_segment(const Loader *loader, int64_t index, int64_t T)
+{
+    const Loader *l = loader;
+    LoaderSegment next = l->segment;
+    CHECK(T >= 1, "T %lld", (long long)T);
+    next.first = index;
+    next.T = T;
+    for (int s = 0; s < l->n; s++)
+        next.served[s] = convert_served(l, s, served_of(l, s, index), T);
+    return next;
+}
+
 /* ---- opening ------------------------------------------------------------------------------- */
 
 static int check_options(const LoaderOptions *o, Err *e)
@@ -203,8 +283,6 @@ static int check_options(const LoaderOptions *o, Err *e)
     if (o->n_sources < 1 || o->n_sources > LOADER_MAX_SOURCES)
         return err_set(e, "%d data sources: must be from 1 to %d", o->n_sources,
                        LOADER_MAX_SOURCES);
-    if (o->seq_len < 1 || o->seq_len > SEQ_LEN_MAX)
-        return err_set(e, "seq_len %lld: must be from 1 to %d", (long long)o->seq_len, SEQ_LEN_MAX);
     if (o->vocab_size < 1)
         return err_set(e, "vocab_size %lld: must be at least 1", (long long)o->vocab_size);
     return 0;
@@ -225,26 +303,20 @@ static int check_source(Loader *l, const LoaderOptions *o, int s, Err *e)
         return err_hint(e, "set the model's vocab_size to at least %lld",
                         (long long)info->vocab_size);
     }
-    l->windows[s] = (info->n_tokens - 1) / o->seq_len;
-    if (l->windows[s] < 1) {
-        err_set(e, "%s: %lld tokens are not enough for one sequence of %lld and its targets", path,
-                (long long)info->n_tokens, (long long)o->seq_len);
-        return err_hint(e, "choose seq_len <= %lld, or give more text",
-                        (long long)info->n_tokens - 1);
-    }
     return 0;
 }
 
 static int open_sources(Loader *l, const LoaderOptions *o, Err *e)
 {
-    double weights[LOADER_MAX_SOURCES];
+    LoaderSegment segment = {.T = o->seq_len};
     for (int s = 0; s < o->n_sources; s++) {
-        weights[s] = o->source[s].weight;
+        segment.weight[s] = o->source[s].weight;
         l->n = s + 1;
+        if (!(l->path[s] = strdup(o->source[s].path))) return err_set(e, "out of memory");
         l->corpus[s] = corpus_open(o->source[s].path, o->split ? o->split : "train", e);
         if (!l->corpus[s] || check_source(l, o, s, e)) return -1;
     }
-    return mixture_make(&l->mixture, weights, o->n_sources, e);
+    return loader_begin(l, &segment, e);
 }
 
 Loader *loader_open(const LoaderOptions *options, Err *e)
@@ -255,12 +327,9 @@ Loader *loader_open(const LoaderOptions *options, Err *e)
         err_set(e, "out of memory");
         return NULL;
     }
-    l->T = options->seq_len;
     l->seed = options->seed;
     l->shuffle = options->shuffle;
     int rc = open_sources(l, options, e);
-    if (!rc && !(l->window = malloc((size_t)(l->T + 1) * sizeof *l->window)))
-        rc = err_set(e, "out of memory for sequences of %lld tokens", (long long)l->T);
     if (!rc && options->prefetch) rc = start_thread(l, e);
     if (rc) loader_close(&l);
     return l;
@@ -276,7 +345,10 @@ void loader_close(Loader **loader)
     }
     if (l->change_made) pthread_cond_destroy(&l->change);
     if (l->mutex_made) pthread_mutex_destroy(&l->mutex);
-    for (int s = 0; s < l->n; s++) corpus_close(&l->corpus[s]);
+    for (int s = 0; s < l->n; s++) {
+        corpus_close(&l->corpus[s]);
+        free(l->path[s]);
+    }
     for (int i = 0; i < 2; i++) {
         free(l->slot[i].tokens);
         free(l->slot[i].targets);
@@ -289,10 +361,13 @@ void loader_close(Loader **loader)
 
 /* ---- questions ----------------------------------------------------------------------------- */
 
+int loader_sources(const Loader *loader) { return loader->n; }
+
 int64_t loader_windows(const Loader *loader)
 {
     int64_t sum = 0;
-    for (int s = 0; s < loader->n; s++) sum += loader->windows[s];
+    for (int s = 0; s < loader->n; s++)
+        if (loader->mixture.weight[s]) sum += loader->windows[s];
     return sum;
 }
 
@@ -328,5 +403,6 @@ uint64_t loader_data_hash(const Loader *loader)
 double loader_epochs(const Loader *loader, int s, int64_t index)
 {
     CHECK(s >= 0 && s < loader->n, "source %d of %d", s, loader->n);
-    return (double)mixture_count(&loader->mixture, s, index) / (double)loader->windows[s];
+    if (loader->windows[s] == 0) return 0;
+    return (double)served_of(loader, s, index) / (double)loader->windows[s];
 }

@@ -7,7 +7,8 @@
  * left(i) of the left or i - left(i) of the right half. That is error diffusion (Bresenham's line)
  * at every split: any index costs O(log n) integer operations, and after any number of sequences no
  * source is more than two sequences away from its share (each of at most four splits adds half a
- * sequence). Weights are integers, shares of 2^32, so all of it is exact.
+ * sequence). Weights are integers, shares of 2^32, so all of it is exact. A source of weight 0
+ * gives nothing.
  */
 #ifndef ISOMOE_DATA_MIXTURE_H
 #define ISOMOE_DATA_MIXTURE_H
@@ -20,10 +21,11 @@ enum { MIXTURE_MAX = 16 };
 
 typedef struct Mixture {
     int n;
-    uint64_t weight[MIXTURE_MAX]; /* each > 0; their sum is near 2^32 */
+    uint64_t weight[MIXTURE_MAX]; /* their sum is near 2^32 */
 } Mixture;
 
-/* Weights are finite and > 0; only their ratios count. A share below 2^-32 is an error. */
+/* Weights are finite and >= 0, one of them above 0; only their ratios count. A share above 0 but
+ * below 2^-33 is an error. */
 int mixture_make(Mixture *mixture, const double *weights, int n, Err *e);
 
 /* The source of sequence i >= 0; *ordinal: how many sequences it gave before. */

@@ -195,6 +195,21 @@ static void layout_ffn(Model *m, LayerActs *a, Layout *at)
     }
 }
 
+/* What keeps its place and its values in model_reshape: no shape changes it. */
+static void layout_state(Model *m, Layout *at)
+{
+    const ModelConfig *c = &m->c;
+    WorkTensors *w = &m->w;
+    int64_t L = c->n_layers, E = c->n_experts;
+    m->vars = take1(at, "step variables", DT_F64, sizeof(StepVars) / 8).data;
+    if (!E) return;
+    if (c->bias_rate > 0) w->route_bias = take2(at, "route_bias", DT_F32, L, E);
+    if (!m->shape.train) return;
+    if (c->balance == BALANCE_GLOBAL) w->route_f = take2(at, "route_f", DT_F32, L, E);
+    w->balance_width = tensor_none();
+    if (c->width_penalty) w->balance_width = take1(at, "balance_width", DT_F32, E);
+}
+
 /* What the routing of a whole step leaves: statistics, and what the balance is made of. */
 static void layout_step(Model *m, Layout *at)
 {
@@ -202,15 +217,12 @@ static void layout_step(Model *m, Layout *at)
     WorkTensors *w = &m->w;
     int64_t M = m->shape.micro_batches, L = c->n_layers, E = c->n_experts;
     int64_t groups = size_max(1, m->shape.B * m->shape.T / c->routing_group_tokens);
-    bool global = c->balance == BALANCE_GLOBAL;
     w->stats = take(at, "stats", DT_F32, M, L, groups, STAT_COUNT);
     w->load = take(at, "load", DT_I32, M, L, groups, E);
     w->count = take(at, "count", DT_I32, M, L, groups, E);
     if (c->cv_coef > 0) w->cv = take3(at, "cv", DT_F32, M, L, groups);
-    if (global) w->route_f = take2(at, "route_f", DT_F32, L, E);
-    if (global || c->bias_rate > 0) w->route_total = take2(at, "route_total", DT_F64, L, E);
-    w->balance_width = tensor_none();
-    if (c->width_penalty) w->balance_width = take1(at, "balance_width", DT_F32, E);
+    if (c->balance == BALANCE_GLOBAL || c->bias_rate > 0)
+        w->route_total = take2(at, "route_total", DT_F64, L, E);
 }
 
 static void layout_work(Model *m, Layout *at)
@@ -231,12 +243,10 @@ static void layout_work(Model *m, Layout *at)
     w->target_logit = take1(at, "target_logit", DT_F32, N);
     w->loss = take1(at, "loss", DT_F64, 2);
     w->rope = take3(at, "rope", DT_F32, positions, c->head_dim / 2, 2);
-    m->vars = take1(at, "step variables", DT_F64, sizeof(StepVars) / 8).data;
     if (!E) return;
     w->eval_stats = take2(at, "eval_stats", DT_F32, 1, STAT_COUNT);
     w->eval_load = take2(at, "eval_load", DT_I32, 1, E);
     w->eval_count = take2(at, "eval_count", DT_I32, 1, E);
-    if (c->bias_rate > 0) w->route_bias = take2(at, "route_bias", DT_F32, c->n_layers, E);
     if (m->shape.train) layout_step(m, at);
 }
 
@@ -270,6 +280,8 @@ void model_layout(Model *m, ArenaPlan *plan, char *base)
 {
     Layout at = {.plan = plan, .base = base, .layer = -1};
     layout_params(m, &at);
+    at.group = "work";
+    layout_state(m, &at);
     at.group = "activations";
     int64_t layers = m->shape.train ? m->c.n_layers : 1;
     for (int64_t l = 0; l < layers; l++) {

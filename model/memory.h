@@ -63,6 +63,7 @@ struct Model {
     ParamTable table;
     int64_t rows_max;     /* rows of an expert buffer: the larger of recycle's and dropless's */
     void *block;          /* all memory; the tensors below are views into it */
+    int64_t block_bytes;
     Tensor master, grads, weights; /* flat */
     StepVars *vars;
     ModelParams p, g;     /* weights as operations take them; gradients */

@@ -29,13 +29,13 @@ static int check_shape(const ModelConfig *c, const ModelShape *s, Err *e)
                     (long long)s->T);
 }
 
-static int prepare(Model *m, const ModelConfig *c, const ModelShape *shape, Err *e)
+/* Takes the shape and derives what depends on it. */
+static int take_shape(Model *m, const ModelShape *shape, Err *e)
 {
-    m->c = *c;
+    const ModelConfig *c = &m->c;
+    if (check_shape(c, shape, e)) return -1;
     m->shape = *shape;
     if (m->shape.micro_batches < 1) m->shape.micro_batches = 1;
-    if (check_shape(c, shape, e) || params_build(&m->table, c, e) || model_alloc_arrays(m, e))
-        return -1;
     int64_t N = shape->B * shape->T, slots = shape->train ? model_slots(c) : c->top_k;
     m->rows_max = N * c->top_k;
     if (c->n_experts && shape->train)
@@ -47,6 +47,13 @@ static int prepare(Model *m, const ModelConfig *c, const ModelShape *shape, Err 
         return err_set(e, "%lld expert rows in a micro-batch do not fit in 32 bits",
                        (long long)m->rows_max);
     return 0;
+}
+
+static int prepare(Model *m, const ModelConfig *c, const ModelShape *shape, Err *e)
+{
+    m->c = *c;
+    if (take_shape(m, shape, e) || params_build(&m->table, c, e)) return -1;
+    return model_alloc_arrays(m, e);
 }
 
 int model_plan(const ModelConfig *c, const ModelShape *shape, ArenaPlan *plan, Err *e)
@@ -111,7 +118,8 @@ Model *model_create(Device *d, const ModelConfig *c, const ModelShape *shape, Er
     if (prepare(m, c, shape, e)) goto fail;
     model_layout(m, &rehearsal, NULL);
     if (arena_check(&rehearsal, e)) goto fail;
-    m->block = dev_alloc(d, arena_total(&rehearsal), "the model", e);
+    m->block_bytes = size_max(arena_total(&rehearsal), shape->reserve);
+    m->block = dev_alloc(d, m->block_bytes, "the model", e);
     if (!m->block) goto fail;
     model_layout(m, &plan, m->block);
     CHECK(arena_total(&plan) == arena_total(&rehearsal), "the layout changed");
@@ -129,6 +137,41 @@ fail:
     arena_clear(&plan);
     model_destroy(&m);
     return NULL;
+}
+
+/* Bytes of the model's layout in its present shape; -1 and an error when they cannot be counted. */
+static int64_t layout_bytes(Model *m, char *base, Err *e)
+{
+    ArenaPlan plan = {0};
+    model_layout(m, &plan, base);
+    int64_t bytes = arena_check(&plan, e) ? -1 : arena_total(&plan);
+    arena_clear(&plan);
+    return bytes;
+}
+
+int model_reshape(Model *m, const ModelShape *shape, double rope_theta, Err *e)
+{
+    Model before = *m;
+    StateTensor was[STATE_MAX], now[STATE_MAX];
+    int states = model_state(m, was);
+    ModelShape wanted = *shape;
+    wanted.type = m->shape.type;
+    wanted.train = m->shape.train;
+    wanted.reserve = m->shape.reserve;
+    m->c.rope_theta = rope_theta;
+    int64_t need = take_shape(m, &wanted, e) ? -1 : layout_bytes(m, NULL, e);
+    int rc = need < 0 ? -1 : 0;
+    if (need > m->block_bytes)
+        rc = err_set(e, "%lld x %lld tokens need %lld bytes, the model was made with %lld",
+                     (long long)wanted.B, (long long)wanted.T, (long long)need,
+                     (long long)m->block_bytes);
+    if (rc) *m = before; /* the layers' tensors too: laid out again below */
+    layout_bytes(m, m->block, e);
+    CHECK(m->vars == before.vars && m->master.data == before.master.data, "the weights moved");
+    for (int i = 0; i < model_state(m, now); i++)
+        CHECK(i < states && now[i].tensor.data == was[i].tensor.data, "%s moved", now[i].name);
+    if (!rc && upload_rope(m, e)) rc = -1;
+    return rc;
 }
 
 void model_destroy(Model **m)

@@ -20,6 +20,8 @@ typedef struct ModelShape {
     int64_t micro_batches; /* of a step */
     int64_t rope_positions; /* 0: T. Longer for decoding */
     bool train;           /* gradients and saved activations exist */
+    int64_t reserve;      /* bytes of the one block of memory; 0: what the shape needs. More: room
+                             for a later model_reshape */
 } ModelShape;
 
 typedef struct Model Model;
@@ -31,6 +33,13 @@ int model_plan(const ModelConfig *c, const ModelShape *shape, ArenaPlan *plan, E
 /* NULL on error. The config is copied. Parameters are uninitialised. */
 Model *model_create(Device *d, const ModelConfig *c, const ModelShape *shape, Err *e);
 void model_destroy(Model **m);
+
+/* Another B, T, number of micro-batches and base of the rotation (model.rope_theta), in the memory
+ * that is there: activations and work tensors are laid out anew; weights, gradients, step variables
+ * and state keep their places and values. What an earlier pass left (statistics, losses) is lost.
+ * Type, train and reserve stay those of model_create. An error, with the model as it was, when the
+ * shape cannot be served or needs more than the block. No decoder may exist. */
+int model_reshape(Model *m, const ModelShape *shape, double rope_theta, Err *e);
 
 Device *model_device(Model *m);
 const ModelConfig *model_config(const Model *m);

@@ -341,6 +341,17 @@ static void plan_of_a_run(void **state)
     assert_near(report_number(json_object_get(plan, "run"), "tokens"), 100 * 8 * 128, 0);
     assert_true(json_is_null(json_object_get(plan, "width_transfer")));
     json_decref(plan);
+    RUN_CODE(0, "plan", "configs/runs/hunyuan-large-long.yaml", "--json");
+    plan = json_loads(program_out, 0, NULL);
+    const json_t *run = json_object_get(plan, "run"), *stages = json_object_get(run, "stages");
+    assert_near(report_number(run, "tokens"), 2384.0 * (128 * 32768 + 16 * 262144), 0);
+    assert_near(report_number(run, "largest_stage"), 1, 0);
+    assert_near(report_number(json_array_get(stages, 1), "rope_theta"), 1e9, 0);
+    assert_near(report_number(json_object_get(plan, "shape"), "seq_len"), 262144, 0);
+    json_decref(plan);
+    RUN_CODE(0, "plan", "configs/runs/hunyuan-large-long.yaml");
+    assert_has(program_out, "stage '256k' needs the most memory");
+    assert_has(program_out, "ordinary 0.75, long 0.25");
     RUN_CODE(0, "plan", "configs/runs/tiny.yaml", "model.mup_base_width=16",
              "model.mup_base_head_dim=4", "--json");
     plan = json_loads(program_out, 0, NULL);

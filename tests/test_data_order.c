@@ -63,6 +63,7 @@ static void test_mixture_proportions(void **state)
         for (int s = 0; s < n; s++) {
             weights[s] = roll(&d, 3) ? 1 + roll(&d, 100) : 0.01 * (1 + roll(&d, 100));
             if (round < MIXTURE_MAX) weights[s] = 1;
+            if (round % 3 == 2 && s < n - 1 && roll(&d, 2)) weights[s] = 0; /* takes no part */
             sum += weights[s];
         }
         Mixture m;
@@ -105,11 +106,16 @@ static void test_mixture_errors(void **state)
     (void)state;
     Err e = {0};
     Mixture m;
-    double bad[][2] = {{1, 0}, {1, -2}, {1, NAN}, {1, INFINITY}};
+    double bad[][2] = {{1, -2}, {1, NAN}, {1, INFINITY}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(mixture_make(&m, bad[i], 2, &e), -1);
-        assert_message(e, "source 1", "above 0");
+        assert_message(e, "source 1", "from 0 up");
     }
+    double none[2] = {0, 0}, huge[2] = {1e308, 1e308};
+    assert_int_equal(mixture_make(&m, none, 2, &e), -1);
+    assert_message(e, "sum 0", "no share");
+    assert_int_equal(mixture_make(&m, huge, 2, &e), -1);
+    assert_message(e, "sum inf", "no share");
     double tiny[2] = {1, 1e-12};
     assert_int_equal(mixture_make(&m, tiny, 2, &e), -1);
     assert_message(e, "source 1", "too small");

@@ -4,6 +4,8 @@
 #include "model/count.h"
 #include "train/length.h"
 #include "train/resume.h"
+#include "train/run_data.h"
+#include "train/stages.h"
 
 #define MODEL                                                                                      \
     "model: {vocab_size: 512, d_model: 32, n_layers: 2, n_heads: 4, n_kv_heads: 2,\n"              \
@@ -88,6 +90,7 @@ static void test_refuses(void **state)
         {"optim.schedule=linear", "optim.schedule"},
         {"train.stepz=3", "unknown key 'train.stepz'; did you mean 'train.steps'?"},
         {"model.top_k=9", "model.top_k"},
+        {"data.dynamic=sheared_llama", "data.dynamic: needs at least two data.sources to weigh"},
         {"optim.muon_momentum=0.9", "optim.muon_momentum: is for optim.kind muon"},
         {"optim.skip_window=64", "optim.skip_window: is for optim.skip_zscore above 0"},
         {"optim.skip_window=1", "optim.skip_window"},
@@ -104,6 +107,187 @@ static void test_refuses(void **state)
         assert_int_equal(run_config_read(&c, at("c.yaml"), &cases[i].override, 1, &e), -1);
         assert_has(e.message, cases[i].message);
     }
+}
+
+#define SOURCES                                                                                    \
+    "data:\n  seq_len: 64\n  sources:\n  - {name: web, path: a, weight: 3}\n"                      \
+    "  - {name: code, path: b, weight: 1}\n  - {name: best, path: c, weight: 0}\n"
+
+static void test_sources(void **state)
+{
+    static const struct {
+        const char *overrides[3];
+        int n;
+        const char *message;
+    } cases[] = {
+        {{"data.train=x"}, 1, "command line: data.train: is given beside data.sources: give one"},
+        {{"data.sources[1].name=web"}, 1, "command line: data.sources[1].name: 'web' is the name "
+                                          "of data.sources[0] too"},
+        {{"data.sources[1].name="}, 1, "command line: data.sources[1].name: is empty"},
+        {{"data.sources[1].name=a123456789b123456789c123456789d123456789e123456789f123456789xyzw"},
+         1, "data.sources[1].name: 'a123456789b123456789...' is longer than 63 letters"},
+        {{"data.sources[1].name=a b"}, 1, "data.sources[1].name: 'a b' has more than letters"},
+        {{"data.sources[2].path="}, 1, "command line: data.sources[2].path: is empty"},
+        {{"data.sources[0].weight=0", "data.sources[1].weight=0"}, 2, "command line: data.sources"
+                                          "[0].weight: no source has a weight above 0"},
+        {{"data.sources[1].weight=-1"}, 1, "data.sources[1].weight: '-1' is out of range"},
+        {{"data.dynamic=sheared_llama"}, 1, "data.sources[0].ref_loss (default): is needed by"},
+        {{"data.sources[1].ref_loss=2"}, 1, "command line: data.sources[1].ref_loss: has no use"},
+        {{"data.sources[3].weight=1"}, 1, "data.sources has 3 elements"},
+    };
+    RunConfig c;
+    (void)state;
+    write_file(at("s.yaml"), MODEL SOURCES "train: {out: run, steps: 200, batch: 16}\n");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Err e = {0};
+        assert_int_equal(run_config_read(&c, at("s.yaml"), cases[i].overrides, cases[i].n, &e), -1);
+        assert_has(e.message, cases[i].message);
+    }
+    Err e = {0};
+    if (run_config_read(&c, at("s.yaml"), NULL, 0, &e)) fail_msg("%s", e.message);
+    LoaderOptions o = run_data_options(&c, "train");
+    assert_true(o.n_sources == 3 && o.shuffle);
+    assert_true(o.source[0].weight == 3 && o.source[2].weight == 0);
+    o = run_data_options(&c, "val"); /* the weights of data.sources; not those of weight 0 */
+    assert_true(o.n_sources == 2 && o.source[0].weight == 3 && o.source[1].weight == 1);
+    assert_string_equal(o.source[1].path, "b");
+    assert_false(o.shuffle);
+    const char *held = "data.val=held";
+    assert_int_equal(run_config_read(&c, at("s.yaml"), &held, 1, &e), 0);
+    o = run_data_options(&c, "val");
+    assert_true(o.n_sources == 1 && o.source[0].weight == 1);
+    assert_string_equal(o.source[0].path, "held");
+    write_file(at("s.yaml"), MODEL "data: {seq_len: 64}\ntrain: {out: run, steps: 9, batch: 16}\n");
+    assert_int_equal(run_config_read(&c, at("s.yaml"), NULL, 0, &e), -1);
+    assert_has(e.message, "data.train (default): is empty, and there are no data.sources");
+}
+
+#define STAGES                                                                                     \
+    "stages:\n  - {name: first, steps: 50, weights: web=1}\n  - {name: long, steps: 90, "          \
+    "seq_len: 256, batch: 4,\n     rope_theta: 1e6}\n  - {name: anneal, steps: 0, "                \
+    "weights: best=1 web=1, batch: 12}\n"
+
+static void read_stages(RunConfig *c)
+{
+    Err e = {0};
+    write_file(at("s.yaml"), MODEL SOURCES STAGES "train: {out: run, steps: 200, batch: 16}\n");
+    if (run_config_read(c, at("s.yaml"), NULL, 0, &e)) fail_msg("%s", e.message);
+}
+
+static void test_stages(void **state)
+{
+    RunConfig c;
+    double tokens, flops;
+    (void)state;
+    read_stages(&c);
+    assert_int_equal(stages_count(&c), 3);
+    Stage s = stages_get(&c, 0);
+    assert_true(s.first == 0 && s.steps == 50 && s.seq_len == 64 && s.batch == 16);
+    assert_true(s.weight[0] == 1 && s.weight[1] == 0 && s.weight[2] == 0);
+    assert_true(s.rope_theta == 10000 && s.micro_batch == 16 && s.own_weights);
+    s = stages_get(&c, 1);
+    assert_true(s.first == 50 && s.steps == 90 && s.seq_len == 256 && s.batch == 4);
+    assert_true(s.weight[0] == 3 && s.weight[1] == 1 && s.weight[2] == 0 && !s.own_weights);
+    assert_true(s.rope_theta == 1e6 && s.micro_batch == 4);
+    s = stages_get(&c, 2);
+    assert_true(s.first == 140 && s.steps == 60 && s.batch == 12 && s.micro_batch == 12);
+    assert_true(s.weight[0] == 1 && s.weight[1] == 0 && s.weight[2] == 1);
+    assert_string_equal(s.name, "anneal");
+    static const int at_step[][2] = {{0, 0},   {49, 0},  {50, 1}, {139, 1},
+                                     {140, 2}, {199, 2}, {900, 2}};
+    for (size_t i = 0; i < sizeof at_step / sizeof *at_step; i++)
+        assert_int_equal(stages_at(&c, at_step[i][0]), at_step[i][1]);
+    stages_totals(&c, &tokens, &flops);
+    assert_true(tokens == 50 * 16 * 64 + 90 * 4 * 256 + 60 * 12 * 64);
+    assert_true(flops == 50.0 * 16 * (double)count_flops_train(&c.model, 64) +
+                         90.0 * 4 * (double)count_flops_train(&c.model, 256) +
+                         60.0 * 12 * (double)count_flops_train(&c.model, 64));
+    stages_settle(&c, 1);
+    assert_true(c.data.seq_len == 256 && c.train.batch == 4 && c.model.rope_theta == 1e6);
+    RunConfig plain; /* no list: one stage that is the run */
+    read_good(&plain, NULL, 0);
+    s = stages_get(&plain, 0);
+    assert_true(stages_count(&plain) == 1 && s.steps == 200 && s.weight[0] == 1 && s.batch == 16);
+}
+
+static void test_stages_refused(void **state)
+{
+    static const struct {
+        const char *overrides[3];
+        int n;
+        const char *message;
+    } cases[] = {
+        {{"stages[2].steps=61"}, 1, "command line: stages[2].steps: the stages have 201 steps, "
+                                    "train.steps is 200\nhint: steps: 0 gives the last stage"},
+        {{"stages[1].steps=0"}, 1, "command line: stages[1].steps: is 0: only the last stage"},
+        {{"stages[1].steps=150"}, 1, "stages[1].steps: stage 'long' ends at step 200 of "
+                                     "train.steps 200: nothing is left"},
+        {{"stages[1].name=first"}, 1, "stages[1].name: 'first' is the name of stages[0] too"},
+        {{"stages[1].name="}, 1, "stages[1].name: is empty"},
+        {{"stages[1].weights=webb=1"}, 1, "command line: stages[1].weights: 'webb' is the name of "
+                                          "none of the data.sources"},
+        {{"stages[1].seq_len=96"}, 1, "command line: stages[1].seq_len: stage 'long': model."
+                                      "routing_group_tokens, 128, neither divides a sequence of"},
+        {{"stages[0].batch=3"}, 1, "command line: stages[0].batch: stage 'first': 3 sequences of "
+                                   "64 tokens are not whole routing groups of 128 tokens\nhint: "
+                                   "use a multiple of 2"},
+        {{"stages[0].micro_batch=3"}, 1, "stages[0].micro_batch: stage 'first': 3 does not divide "
+                                         "its batch 16"},
+        {{"stages[0].micro_batch=1"}, 1, "stages[0].micro_batch: stage 'first': 1 sequences of 64 "
+                                         "tokens are not whole routing groups of 128"},
+        {{"train.routing_record=r"}, 1, "command line: train.routing_record: is for steps of one"},
+        {{"train.minutes=3"}, 1, "command line: train.minutes: cuts the run to a length that is "
+                                 "not known before"},
+    };
+    RunConfig c;
+    (void)state;
+    read_stages(&c);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Err e = {0};
+        assert_int_equal(run_config_read(&c, at("s.yaml"), cases[i].overrides, cases[i].n, &e), -1);
+        assert_has(e.message, cases[i].message);
+    }
+    Err e = {0};
+    write_file(at("w.yaml"), GOOD "stages: [{name: a, steps: 0, weights: web=1}]\n");
+    assert_int_equal(run_config_read(&c, at("w.yaml"), NULL, 0, &e), -1);
+    assert_has(e.message, ":6: stages[0].weights: there are no data.sources to weigh");
+    write_file(at("w.yaml"), GOOD "stages: [{name: a, steps: 200}]\n");
+    const char *minutes = "train.minutes=1"; /* one stage has no border that could move */
+    if (run_config_read(&c, at("w.yaml"), &minutes, 1, &e)) fail_msg("%s", e.message);
+}
+
+static void test_weights_text(void **state)
+{
+    static const char *const bad[][2] = {
+        {"web", "'web' is not of the form source=weight"},
+        {"web=1 codes=2", "'codes' is the name of none of the data.sources"},
+        {"we=1", "'we' is the name of none"},
+        {"=1", "'' is the name of none"},
+        {"web=", "'web=': the weight must be a number"},
+        {"web=x", "'web=x': the weight must be a number"},
+        {"web=0x1", "'web=0x1': the weight must be a number"},
+        {"web=1e400", "must be a number from 0"},
+        {"web=-1", "must be a number from 0"},
+        {"web=nan", "must be a number from 0"},
+        {"web=1,code=2", "'web=1,code=2': the weight must be a number"},
+        {"web=1 web=2", "names source 'web' twice"},
+        {"web=0 code=0", "gives no source a weight above 0"},
+        {"", "gives no source a weight above 0"},
+    };
+    RunConfig c;
+    double w[LOADER_MAX_SOURCES];
+    Err e = {0};
+    (void)state;
+    write_file(at("s.yaml"), MODEL SOURCES "train: {out: run, steps: 200, batch: 16}\n");
+    if (run_config_read(&c, at("s.yaml"), NULL, 0, &e)) fail_msg("%s", e.message);
+    RunCheck k = {NULL, "p", &e};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(run_data_weights(&c, bad[i][0], "train.out", k, w), -1);
+        assert_has(e.message, bad[i][1]);
+        assert_has(e.message, "p: train.out: ");
+    }
+    assert_int_equal(run_data_weights(&c, "  best=0.25\tweb=1e-1 ", "train.out", k, w), 0);
+    assert_true(w[0] == 0.1 && w[1] == 0 && w[2] == 0.25 && w[3] == 0);
 }
 
 /* Switches of the router that exclude or need each other; the base has 4 experts, top-2. */
@@ -227,7 +411,7 @@ static void test_resume(void **state)
     const ConfTable *table = run_config_table();
     int may = 0;
     for (int i = 0; i < table->count; i++) may += resume_may_change(table->rows[i].key);
-    assert_int_equal(may, 13); /* each key of the list exists */
+    assert_int_equal(may, 13 + RUN_SOURCES + RUN_STAGES); /* each key of the list exists */
 }
 
 static void test_length(void **state)
@@ -262,12 +446,13 @@ static void test_schedule(void **state)
 /* The configurations that come with the program are read, and say what they claim. */
 static void test_shipped(void **state)
 {
-    static const char *const runs[] = {"configs/runs/demo.yaml", "configs/runs/tiny.yaml"};
+    static const char *const runs[] = {"configs/runs/demo.yaml", "configs/runs/tiny.yaml",
+                                       "configs/runs/hunyuan-large-long.yaml"};
     RunConfig c;
     ParamCount n;
     Err e = {0};
     (void)state;
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 3; i++)
         if (run_config_read(&c, runs[i], NULL, 0, &e)) fail_msg("%s", e.message);
     assert_int_equal(run_config_read(&c, runs[0], NULL, 0, &e), 0);
     assert_int_equal(count_params(&c.model, &n, &e), 0);
@@ -285,7 +470,9 @@ int main(void)
         cmocka_unit_test(test_refuses_routing),
         cmocka_unit_test(test_resolved_text), cmocka_unit_test(test_resume),
         cmocka_unit_test(test_length),        cmocka_unit_test(test_schedule),
-        cmocka_unit_test(test_shipped),
+        cmocka_unit_test(test_shipped),       cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_weights_text),  cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_stages_refused),
     };
     return cmocka_run_group_tests(tests, help_begin, help_end);
 }

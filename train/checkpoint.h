@@ -18,6 +18,9 @@ typedef struct TrainState { /* everything but tensors that a run needs to go on 
     int64_t step;           /* steps done */
     int64_t updates;        /* optimizer updates made (steps not skipped) */
     int64_t sequence;       /* data position: sequences consumed */
+    int64_t stage;          /* number of the stage in which the last step was made */
+    LoaderSegment segment;  /* of the data, in force */
+    int64_t reweighted;     /* step of the last change of dynamic weights; 0: none */
     int64_t steps_total;    /* the run's length in force (train.minutes may have cut it) */
     double tokens;          /* tokens trained on */
     double flops;           /* model FLOPs spent */

@@ -23,21 +23,28 @@ static const struct {
     const char *key;
     FieldKind kind;
     size_t offset;
+    int count; /* 0: a number; else a list of so many */
 } fields[] = {
-    {"step", FIELD_INT, AT(step)},
-    {"updates", FIELD_INT, AT(updates)},
-    {"sequence", FIELD_INT, AT(sequence)},
-    {"steps_total", FIELD_INT, AT(steps_total)},
-    {"tokens", FIELD_REAL, AT(tokens)},
-    {"flops", FIELD_REAL, AT(flops)},
-    {"seconds", FIELD_REAL, AT(seconds)},
-    {"loss_ema", FIELD_REAL, AT(loss_ema)},
-    {"run", FIELD_HASH, AT(run_id)},
-    {"tokenizer", FIELD_HASH, AT(tokenizer_hash)},
-    {"data", FIELD_HASH, AT(data_hash)},
-    {"val", FIELD_HASH, AT(val_hash)},
-    {"from_run", FIELD_HASH, AT(from_run)},
-    {"from_step", FIELD_INT, AT(from_step)},
+    {"step", FIELD_INT, AT(step), 0},
+    {"updates", FIELD_INT, AT(updates), 0},
+    {"sequence", FIELD_INT, AT(sequence), 0},
+    {"stage", FIELD_INT, AT(stage), 0},
+    {"segment_first", FIELD_INT, AT(segment.first), 0},
+    {"segment_seq_len", FIELD_INT, AT(segment.T), 0},
+    {"segment_weights", FIELD_REAL, AT(segment.weight), LOADER_MAX_SOURCES},
+    {"segment_served", FIELD_INT, AT(segment.served), LOADER_MAX_SOURCES},
+    {"reweighted", FIELD_INT, AT(reweighted), 0},
+    {"steps_total", FIELD_INT, AT(steps_total), 0},
+    {"tokens", FIELD_REAL, AT(tokens), 0},
+    {"flops", FIELD_REAL, AT(flops), 0},
+    {"seconds", FIELD_REAL, AT(seconds), 0},
+    {"loss_ema", FIELD_REAL, AT(loss_ema), 0},
+    {"run", FIELD_HASH, AT(run_id), 0},
+    {"tokenizer", FIELD_HASH, AT(tokenizer_hash), 0},
+    {"data", FIELD_HASH, AT(data_hash), 0},
+    {"val", FIELD_HASH, AT(val_hash), 0},
+    {"from_run", FIELD_HASH, AT(from_run), 0},
+    {"from_step", FIELD_INT, AT(from_step), 0},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
@@ -53,14 +60,28 @@ static bool hash_parse(const json_t *value, uint64_t *out)
 
 /* ---- Writing ----------------------------------------------------------------------------------*/
 
+static size_t field_size(int i)
+{
+    static const size_t size[] = {[FIELD_INT] = sizeof(int64_t), [FIELD_REAL] = sizeof(double),
+                                  [FIELD_HASH] = sizeof(uint64_t)};
+    return size[fields[i].kind];
+}
+
+static json_t *number_json(FieldKind kind, const void *at)
+{
+    if (kind == FIELD_INT) return json_integer(*(const int64_t *)at);
+    return kind == FIELD_REAL ? json_real(*(const double *)at)
+                              : json_out_hash(*(const uint64_t *)at);
+}
+
 static json_t *state_json(const TrainState *s)
 {
     json_t *out = json_object();
     for (int i = 0; i < FIELDS; i++) {
         const char *at = (const char *)s + fields[i].offset;
-        json_t *value = fields[i].kind == FIELD_INT    ? json_integer(*(const int64_t *)at)
-                        : fields[i].kind == FIELD_REAL ? json_real(*(const double *)at)
-                                                       : json_out_hash(*(const uint64_t *)at);
+        json_t *value = fields[i].count ? json_array() : number_json(fields[i].kind, at);
+        for (int j = 0; j < fields[i].count; j++, at += field_size(i))
+            json_array_append_new(value, number_json(fields[i].kind, at));
         json_object_set_new(out, fields[i].key, value);
     }
     return out;
@@ -127,18 +148,27 @@ done:
 
 /* ---- Reading ----------------------------------------------------------------------------------*/
 
+static int read_number(FieldKind kind, const json_t *value, void *at)
+{
+    if (kind == FIELD_HASH) return hash_parse(value, at) ? 0 : -1;
+    if (kind == FIELD_INT) {
+        if (!json_is_integer(value) || json_integer_value(value) < 0) return -1;
+        *(int64_t *)at = json_integer_value(value);
+        return 0;
+    }
+    if (!json_is_number(value)) return -1;
+    *(double *)at = json_number_value(value);
+    return 0;
+}
+
 static int read_field(const json_t *state, int i, TrainState *s)
 {
     json_t *value = json_object_get(state, fields[i].key);
     char *at = (char *)s + fields[i].offset;
-    if (fields[i].kind == FIELD_HASH) return hash_parse(value, (uint64_t *)(void *)at) ? 0 : -1;
-    if (fields[i].kind == FIELD_INT) {
-        if (!json_is_integer(value) || json_integer_value(value) < 0) return -1;
-        *(int64_t *)(void *)at = json_integer_value(value);
-        return 0;
-    }
-    if (!json_is_number(value)) return -1;
-    *(double *)(void *)at = json_number_value(value);
+    if (!fields[i].count) return read_number(fields[i].kind, value, at);
+    if (json_array_size(value) != (size_t)fields[i].count) return -1;
+    for (int j = 0; j < fields[i].count; j++, at += field_size(i))
+        if (read_number(fields[i].kind, json_array_get(value, (size_t)j), at)) return -1;
     return 0;
 }
 

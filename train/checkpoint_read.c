@@ -14,6 +14,7 @@
 #include "train/checkpoint.h"
 #include "train/checkpoint_folder.h"
 #include "train/checkpoint_manifest.h"
+#include "train/stages.h"
 
 enum { PIECE = 1 << 22 }; /* bytes */
 
@@ -70,6 +71,9 @@ int checkpoint_open(const char *path, RunConfig *c, TrainState *s, char *found, 
     snprintf(name, sizeof name, "%s/" CHECKPOINT_MANIFEST " (config)", found);
     int rc = check_step(found, m.state.step, e);
     if (!rc && c) rc = run_config_read_text(c, m.config, name, e);
+    if (!rc && c && m.state.stage >= stages_count(c))
+        rc = err_set(e, "%s: state.stage is %" PRId64 ", the run has %d", name, m.state.stage,
+                     stages_count(c));
     if (!rc && s) *s = m.state;
     checkpoint_manifest_free(&m);
     return rc;

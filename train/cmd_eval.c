@@ -11,6 +11,7 @@
 #include "train/command.h"
 #include "train/domains.h"
 #include "train/json_out.h"
+#include "train/run_data.h"
 
 enum {
     OPT_DATA, OPT_SEQUENCES, OPT_TASKS, OPT_PER_EXAMPLE, OPT_ROUTING, OPT_XZ, OPT_JSON
@@ -26,12 +27,24 @@ typedef struct Evaluation {
     double seconds;
 } Evaluation;
 
+/* The run's held-out text: data.val, or a domain for each source that has a weight. */
+static int add_own(Evaluation *v, Err *e)
+{
+    const DataConfig *data = &v->run.config.data;
+    if (data->val[0]) return domains_add(&v->heldout, data->val, e);
+    for (int64_t s = 0; s < data->n_sources; s++)
+        if (data->source[s].weight > 0 &&
+            domains_add_named(&v->heldout, data->source[s].name, data->source[s].path, e))
+            return -1;
+    return 0;
+}
+
 static int add_domains(Evaluation *v, const Arguments *a, Err *e)
 {
     for (int i = 0; i < a->n_listed; i++)
         if (a->listed[i].option == OPT_DATA && domains_add(&v->heldout, a->listed[i].text, e))
             return -1;
-    return v->heldout.count ? 0 : domains_add(&v->heldout, v->run.config.data.val, e);
+    return v->heldout.count ? 0 : add_own(v, e);
 }
 
 static int read_tasks(Evaluation *v, const Arguments *a, Err *e)

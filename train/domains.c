@@ -14,21 +14,12 @@ enum { BOOTSTRAP_SEED = 1 };
 static const char name_letters[] =
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
 
-int domains_add(Domains *d, const char *text, Err *e)
+int domains_add_named(Domains *d, const char *name, const char *path, Err *e)
 {
-    char copy[IO_PATH_MAX];
-    size_t named = strspn(text, name_letters);
     if (d->count == DOMAINS_MAX) return err_set(e, "--data: more than %d domains", DOMAINS_MAX);
     Domain *new = &d->domain[d->count];
-    *new = (Domain){.path = text};
-    if (named && text[named] == '=') {
-        new->path = text + named + 1;
-        snprintf(new->name, sizeof new->name, "%.*s", (int)size_min((int64_t)named, 63), text);
-    } else {
-        snprintf(copy, sizeof copy, "%s", text);
-        snprintf(new->name, sizeof new->name, "%s", basename(copy));
-    }
-    if (!*new->path) return err_set(e, "--data %s: names no folder", text);
+    *new = (Domain){.path = path};
+    snprintf(new->name, sizeof new->name, "%.63s", name);
     for (int i = 0; i < d->count; i++)
         if (!strcmp(d->domain[i].name, new->name)) {
             err_set(e, "--data: two domains are called %s", new->name);
@@ -36,6 +27,19 @@ int domains_add(Domains *d, const char *text, Err *e)
         }
     d->count++;
     return 0;
+}
+
+int domains_add(Domains *d, const char *text, Err *e)
+{
+    char copy[IO_PATH_MAX];
+    size_t named = strspn(text, name_letters);
+    bool given = named && text[named] == '=';
+    const char *path = given ? text + named + 1 : text, *name = copy;
+    snprintf(copy, sizeof copy, "%s", text);
+    if (given) copy[size_min((int64_t)named, IO_PATH_MAX - 1)] = 0;
+    else name = basename(copy);
+    if (!*path) return err_set(e, "--data %s: names no folder", text);
+    return domains_add_named(d, name, path, e);
 }
 
 static int open_domain(Domains *all, Domain *d, const OpenRun *run, int64_t asked, Err *e)

@@ -33,6 +33,9 @@ typedef struct Domains {
  * letters, digits and . _ - */
 int domains_add(Domains *d, const char *text, Err *e);
 
+/* The same of a name and a path, both given; the path is borrowed. */
+int domains_add_named(Domains *d, const char *name, const char *path, Err *e);
+
 /* Opens loaders and the tokenizer, which must be one and that of the run; chooses the sequences:
  * `asked` of each, 0: all there are, and never more. */
 int domains_open(Domains *d, const OpenRun *run, int64_t asked, Err *e);

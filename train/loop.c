@@ -9,10 +9,12 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "train/command.h"
+#include "train/dynamic.h"
 #include "train/heldout.h"
 #include "train/json_out.h"
 #include "train/length.h"
 #include "train/progress.h"
+#include "train/run_stage.h"
 #include "train/signals.h"
 
 enum { WARM_STEPS = 2, TIMED_STEPS = 8, TIMED_MIN = 2 };
@@ -48,7 +50,7 @@ static int train_micros(Loop *l, const Batch *b, Err *e)
     int64_t step = r->state.step + 1;
     if (r->replay && routing_file_load(r->replay, step, e)) return -1;
     const RunConfig *c = &r->config;
-    int64_t T = b->T, micro = c->train.micro_batch, n = b->B / micro;
+    int64_t T = b->T, micro = r->stage.micro_batch, n = b->B / micro;
     int64_t R = c->model.n_experts ? c->model.routing_group_tokens : b->B * T;
     ExpertRates *rates = optimizer_rates(l->r->optimizer);
     for (int64_t i = 0; i < n; i++) {
@@ -82,7 +84,9 @@ static int train_step(Loop *l, Err *e)
     StepVars vars;
     StepResult *now = &l->now;
     ExpertRates *rates = optimizer_rates(r->optimizer);
-    if (loader_batch(r->train, s->sequence, c->train.batch, &b, e)) return -1;
+    int stage = stages_at(c, s->step);
+    if (stage != r->stage.index && run_stage_enter(r, stage, e)) return -1;
+    if (loader_batch(r->train, s->sequence, r->stage.batch, &b, e)) return -1;
     now->lr = schedule_lr(&l->schedule, s->step, run_steps(r));
     optimizer_begin(r->optimizer, (uint64_t)c->train.seed, s->step, now->lr, s->updates,
                     (double)b.n_targets);
@@ -91,11 +95,10 @@ static int train_step(Loop *l, Err *e)
     model_zero_grads(r->model);
     if (train_micros(l, &b, e)) return -1;
     optimizer_step(r->optimizer, &vars);
-    model_end_step(r->model, (int)(b.B / c->train.micro_batch));
-    if (rates)
-        expert_rates_end(rates, (int)(b.B / c->train.micro_batch),
-                         vars.skip ? NAN : vars.grad_norm, b.targets);
-    model_stats(r->model, (int)(b.B / c->train.micro_batch), &now->stats);
+    int n_micro = (int)(b.B / r->stage.micro_batch);
+    model_end_step(r->model, n_micro);
+    if (rates) expert_rates_end(rates, n_micro, vars.skip ? NAN : vars.grad_norm, b.targets);
+    model_stats(r->model, n_micro, &now->stats);
     now->loss = now->stats.targets > 0 ? now->stats.loss_sum / now->stats.targets : 0;
     now->grad_norm = vars.grad_norm;
     now->skipped = (int)vars.skip;
@@ -210,7 +213,7 @@ static int fit_length(Loop *l, Err *e)
     bool enough = timed >= TIMED_STEPS || (timed >= TIMED_MIN && spent >= TIMED_SECONDS);
     if (!enough && r->state.step < t->steps) return 0;
     Pace pace = {.step = spent / (double)timed, .left = t->minutes * 60 - r->state.seconds};
-    pace.eval = pace.step / 3 * (double)r->eval_sequences / (double)t->batch;
+    pace.eval = pace.step / 3 * (double)r->eval_sequences / (double)r->stage.batch;
     r->state.steps_total = length_fit(t, r->state.step, pace);
     set_length(l);
     log_info("%.3f s a step: %" PRId64 " of %" PRId64 " steps fit into %g minutes; decay over the "
@@ -234,7 +237,7 @@ static json_t *closing_record(const Loop *l, const char *event)
     const TrainState *s = &r->state;
     double rate = s->seconds > 0 ? s->flops / s->seconds : 0;
     return json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I,"
-                     " s:I}",
+                     " s:I, s:o*}",
                      "event", event, "step", (json_int_t)s->step, "steps_total",
                      (json_int_t)run_steps(r), "run", json_out_hash(s->run_id), "loss",
                      json_out_real(l->now.loss), "loss_ema", json_out_real(s->loss_ema), "val_loss",
@@ -243,7 +246,8 @@ static json_t *closing_record(const Loop *l, const char *event)
                      "seconds", json_out_real(s->seconds), "tokens_per_s",
                      json_out_real(s->seconds > 0 ? s->tokens / s->seconds : 0), "flops_per_s",
                      json_out_real(rate), "matrix_peak", json_out_real(r->matrix_peak), "params",
-                     (json_int_t)r->params.total, "params_active", (json_int_t)r->params.active);
+                     (json_int_t)r->params.total, "params_active", (json_int_t)r->params.active,
+                     "sources", r->config.data.n_sources ? run_stage_sources(r) : NULL);
 }
 
 /* Writes the closing record and hands it on. */
@@ -297,17 +301,20 @@ static int after_step(Loop *l, Err *e)
     int64_t step = r->state.step;
     bool evaluated = false, last = step >= run_steps(r);
     if ((last || is_due(step, t->eval_every)) && evaluate(l, &evaluated, e)) return -1;
+    if (dynamic_update(r, e)) return -1;
+    count_time(l);
     if (last || is_due(step, t->log_every) || evaluated)
         progress_print(&l->progress, r, &l->now, evaluated);
     if (is_due(step, t->checkpoint_every) && !l->skipped && !l->high) return save(l, e);
     return 0;
 }
 
-/* A held-out loss that was due where the run was stopped is made up for. */
+/* What was due where the run was stopped, a held-out loss or new weights, is made up for. */
 static int before_first(Loop *l, Err *e)
 {
     Run *r = l->r;
     bool done, last = r->state.step > 0 && r->state.step >= run_steps(r);
+    if (dynamic_update(r, e)) return -1;
     bool due = last || (r->state.step > 0 && is_due(r->state.step, r->config.train.eval_every));
     if (!due || (r->log.last_eval == r->state.step && !last)) return 0;
     return evaluate(l, &done, e);

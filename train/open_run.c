@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "train/run_data.h"
+#include "train/stages.h"
+
 /* The run folder of <run>/checkpoints/step-000000123. */
 static void find_run(OpenRun *r)
 {
@@ -22,6 +25,7 @@ int open_run(OpenRun *r, const char *path, Err *e)
 {
     *r = (OpenRun){0};
     if (checkpoint_open(path, &r->config, &r->state, r->checkpoint, e)) return -1;
+    stages_settle(&r->config, (int)r->state.stage);
     find_run(r);
     return 0;
 }
@@ -48,12 +52,13 @@ Tokenizer *open_run_tokenizer(const OpenRun *r, const char *data, Err *e)
 {
     char path[IO_PATH_MAX];
     uint64_t trained = r->state.tokenizer_hash;
-    if (tokenizer_path(path, data ? data : r->config.data.train, e)) return NULL;
+    if (tokenizer_path(path, data ? data : run_data_path(&r->config, "train"), e)) return NULL;
     Tokenizer *t = tokenizer_open(path, e);
     if (!t) return NULL;
     if (trained && tokenizer_hash(t) != trained) {
         err_set(e, "%s: is not the tokenizer that %s was trained with", path, r->checkpoint);
-        err_hint(e, "isomoe prepare ... --tokenizer %s/tokenizer.model", r->config.data.train);
+        err_hint(e, "isomoe prepare ... --tokenizer %s/tokenizer.model",
+                 run_data_path(&r->config, "train"));
         tokenizer_close(&t);
     } else if (tokenizer_vocab(t) > r->config.model.vocab_size) {
         err_set(e, "%s: has %d pieces, the model of %s has a vocabulary of %lld", path,

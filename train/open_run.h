@@ -16,7 +16,8 @@ typedef struct OpenRun {
     Model *model;
 } OpenRun;
 
-/* Reads the manifest of a checkpoint folder, or of a run folder's newest checkpoint. */
+/* Reads the manifest of a checkpoint folder, or of a run folder's newest checkpoint. The config's
+ * T, batch and base of the rotation become those of the stage in which the checkpoint was made. */
 int open_run(OpenRun *r, const char *path, Err *e);
 
 /* Makes device and model of this shape and loads the weights. */

@@ -8,6 +8,7 @@
 
 #include "base/io.h"
 #include "base/size.h"
+#include "train/stages.h"
 
 enum { CONFIG_MAX = 1 << 20, DEFAULT_SEQ_LEN = 2048 };
 
@@ -63,7 +64,8 @@ static int read_config(Plan *p, const char *const *overrides, int n, Err *e)
  * group. */
 static int choose_shape(Plan *p, const PlanOptions *o, Err *e)
 {
-    const ModelConfig *c = &p->config.model;
+    const RunConfig *run = &p->config;
+    const ModelConfig *c = &run->model;
     if (o->batch < 0 || o->seq_len < 0)
         return err_set(e, "--batch and --seq-len must be positive");
     if (p->is_run) {
@@ -72,7 +74,11 @@ static int choose_shape(Plan *p, const PlanOptions *o, Err *e)
                     p->path);
             return err_hint(e, "for a run: train.micro_batch=N data.seq_len=T");
         }
-        p->shape = run_config_shape(&p->config);
+        int64_t bytes;
+        if (stages_reserve(run, &bytes, &p->stage, e)) return -1;
+        Stage largest = stages_get(run, p->stage);
+        p->shape = stages_shape(run, &largest);
+        stages_totals(run, &p->run_tokens, &p->run_flops);
         return 0;
     }
     int64_t T = o->seq_len ? o->seq_len : DEFAULT_SEQ_LEN;

@@ -18,7 +18,9 @@ typedef struct Plan {
     const char *path;
     bool is_run;      /* false: the file has a model section and nothing else */
     RunConfig config; /* only .model when !is_run */
-    ModelShape shape; /* what the memory is for */
+    ModelShape shape; /* what the memory is for: of a run, that of the stage which needs most */
+    int stage;        /* the number of that stage */
+    double run_tokens, run_flops; /* of all stages */
     ParamCount params;
     int64_t flops[FLOP_PARTS]; /* forward, one sequence of shape.T tokens */
     int64_t flops_train;       /* the same sequence, model FLOPs of training */

@@ -8,6 +8,8 @@
 #include "model/mup.h"
 #include "train/json_out.h"
 #include "train/plan.h"
+#include "train/run_data.h"
+#include "train/stages.h"
 
 static const char *scaled(char out[PLAN_COUNT], double value, const char *const units[7])
 {
@@ -118,13 +120,46 @@ static void print_flops(const Plan *p, FILE *out)
 static void print_run(const Plan *p, FILE *out)
 {
     char tokens[PLAN_COUNT], flops[PLAN_COUNT];
-    const TrainConfig *t = &p->config.train;
-    double sequences = (double)t->steps * (double)t->batch;
-    fprintf(out, "\nrun: %lld steps of %lld sequences of %lld tokens: %s tokens, %s FLOPs, %.1f "
-            "tokens an activated parameter\n", (long long)t->steps, (long long)t->batch,
-            (long long)p->shape.T, plan_count(tokens, sequences * (double)p->shape.T),
-            plan_flops(flops, sequences * (double)p->flops_train),
-            sequences * (double)p->shape.T / (double)p->params.active);
+    const RunConfig *c = &p->config;
+    fprintf(out, "\nrun: %lld steps", (long long)c->train.steps);
+    if (!c->n_stages)
+        fprintf(out, " of %lld sequences of %lld tokens", (long long)c->train.batch,
+                (long long)p->shape.T);
+    fprintf(out, ": %s tokens, %s FLOPs, %.1f tokens an activated parameter\n",
+            plan_count(tokens, p->run_tokens), plan_flops(flops, p->run_flops),
+            p->run_tokens / (double)p->params.active);
+}
+
+/* "web 0.25, long 0.75": the sources that a stage takes from. */
+static void print_weights(const RunConfig *c, const Stage *s, FILE *out)
+{
+    double sum = 0;
+    bool first = true;
+    for (int i = 0; i < run_data_sources(c); i++) sum += s->weight[i];
+    for (int i = 0; i < run_data_sources(c); i++) {
+        if (s->weight[i] == 0) continue;
+        fprintf(out, "%s%s %.3g", first ? "" : ", ", run_data_name(c, i), s->weight[i] / sum);
+        first = false;
+    }
+    fputc('\n', out);
+}
+
+static void print_stages(const Plan *p, FILE *out)
+{
+    const RunConfig *c = &p->config;
+    if (!p->is_run || !c->n_stages) return;
+    fprintf(out, "\nstages %17s %8s %7s %9s %10s %10s  %s\n", "steps", "T", "batch", "micro",
+            "tokens", "RoPE base", "sources");
+    for (int i = 0; i < stages_count(c); i++) {
+        Stage s = stages_get(c, i);
+        char tokens[PLAN_COUNT];
+        double sum = (double)s.steps * (double)s.batch * (double)s.seq_len;
+        fprintf(out, "  %-12.12s %9lld %8lld %7lld %9lld %10s %10g  ", s.name, (long long)s.steps,
+                (long long)s.seq_len, (long long)s.batch, (long long)s.micro_batch,
+                plan_count(tokens, sum), s.rope_theta);
+        print_weights(c, &s, out);
+    }
+    fprintf(out, "  stage '%s' needs the most memory\n", stages_get(c, p->stage).name);
 }
 
 /* What becomes of a choice that finds no room. */
@@ -210,6 +245,7 @@ void plan_print(const Plan *p, FILE *out)
     print_widths(p, out);
     print_flops(p, out);
     if (p->is_run) print_run(p, out);
+    print_stages(p, out);
     print_routing(p, out);
     print_width(p, out);
     print_memory(p, out);
@@ -251,12 +287,20 @@ static json_t *flops_json(const Plan *p)
 
 static json_t *run_json(const Plan *p)
 {
-    const TrainConfig *t = &p->config.train;
-    double sequences = (double)t->steps * (double)t->batch;
+    const RunConfig *c = &p->config;
     if (!p->is_run) return json_null();
-    return json_pack("{s:I, s:I, s:f, s:f}", "steps", (json_int_t)t->steps, "batch",
-                     (json_int_t)t->batch, "tokens", sequences * (double)p->shape.T, "flops",
-                     sequences * (double)p->flops_train);
+    json_t *stages = json_array();
+    for (int i = 0; i < (int)c->n_stages; i++) {
+        Stage s = stages_get(c, i);
+        json_array_append_new(
+            stages, json_pack("{s:s, s:I, s:I, s:I, s:I, s:f}", "name", s.name, "steps",
+                              (json_int_t)s.steps, "seq_len", (json_int_t)s.seq_len, "batch",
+                              (json_int_t)s.batch, "micro_batch", (json_int_t)s.micro_batch,
+                              "rope_theta", s.rope_theta));
+    }
+    return json_pack("{s:I, s:I, s:f, s:f, s:o, s:i}", "steps", (json_int_t)c->train.steps, "batch",
+                     (json_int_t)c->train.batch, "tokens", p->run_tokens, "flops", p->run_flops,
+                     "stages", stages, "largest_stage", p->stage);
 }
 
 /* The rows of the plan and their sums by group, in bytes. */

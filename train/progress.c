@@ -7,13 +7,14 @@
 
 #include "base/log.h"
 #include "train/json_out.h"
+#include "train/run_stage.h"
 
 enum { LOAD_MAX = 64 };
 
 /* A step's numbers by name; the report reads the same names. */
 static int add_numbers(json_t *out, const Run *r, const StepResult *s)
 {
-    double tokens = (double)(r->config.train.batch * r->config.data.seq_len);
+    double tokens = (double)(r->stage.batch * r->stage.seq_len);
     const struct {
         const char *key;
         double value;
@@ -88,6 +89,8 @@ json_t *progress_record(const Run *r, const StepResult *s)
         rc |= json_object_set_new(out, "load", load);
     }
     if (experts > 0) rc |= add_rates(out, r, s);
+    if (r->config.data.n_sources && r->state.step % r->config.train.log_every == 0)
+        rc |= json_object_set_new(out, "sources", run_stage_sources(r));
     if (r->config.optim.skip_zscore > 0) {
         rc |= json_object_set_new(out, "z_norm", json_out_real(s->z_norm));
         rc |= json_object_set_new(out, "z_loss", json_out_real(s->z_loss));
@@ -113,7 +116,7 @@ void progress_add(Progress *p, const Run *r, const StepResult *s)
 {
     p->seconds += s->seconds;
     p->flops += s->flops;
-    p->tokens += (double)(r->config.train.batch * r->config.data.seq_len);
+    p->tokens += (double)(r->stage.batch * r->stage.seq_len);
     p->step_seconds = p->step_seconds > 0 ? 0.95 * p->step_seconds + 0.05 * s->seconds : s->seconds;
 }
 

@@ -8,7 +8,9 @@
 /* Keys that change how long, where and how often, but no loss of a step; micro_batch, threads and
  * device change no more than the order of sums. The data may move: its hash decides. */
 static const char *const free_keys[] = {
-    "data.train",           "data.val",       "train.out",       "train.steps",
+    "data.train",           "data.val",       "data.sources[].path",
+    "stages[].micro_batch",
+    "train.out",            "train.steps",
     "train.micro_batch",    "train.device",   "train.threads",   "train.eval_every",
     "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.minutes",
     "train.routing_record", NULL,
@@ -20,10 +22,18 @@ static const char *const branch_keys[] = {
     "optim.mid_lr_ratio", NULL,
 };
 
+/* Does the key fit "data.sources[].path", where [] is any element? */
+static bool fits(const char *pattern, const char *key)
+{
+    for (; *pattern && *pattern == *key; pattern++, key++)
+        if (*key == '[') key += strspn(key + 1, "0123456789");
+    return *pattern == *key;
+}
+
 bool resume_may_change(const char *key)
 {
     for (int i = 0; free_keys[i]; i++)
-        if (!strcmp(free_keys[i], key)) return true;
+        if (fits(free_keys[i], key)) return true;
     return false;
 }
 

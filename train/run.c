@@ -11,9 +11,12 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "train/branch.h"
+#include "train/dynamic.h"
 #include "train/json_out.h"
 #include "train/resume.h"
+#include "train/run_data.h"
 #include "train/run_folder.h"
+#include "train/run_stage.h"
 #include "train/version.h"
 
 #define PEAK_SECONDS 0.3
@@ -62,20 +65,6 @@ static const char *origin(const Run *r) { return r->resumed[0] ? r->resumed : r-
 
 /* ---- What it needs ----------------------------------------------------------------------------*/
 
-static Loader *open_loader(const RunConfig *c, const char *path, const char *split, Err *e)
-{
-    bool train = !strcmp(split, "train");
-    LoaderOptions options = {.source = {{path, 1.0}},
-                             .n_sources = 1,
-                             .split = split,
-                             .seq_len = c->data.seq_len,
-                             .vocab_size = c->model.vocab_size,
-                             .seed = (uint64_t)c->train.seed,
-                             .shuffle = train,
-                             .prefetch = train};
-    return loader_open(&options, e);
-}
-
 /* The data's hashes are the checkpoint's, or become the run's. */
 static int check_hash(const Run *r, const char *what, uint64_t *saved, uint64_t now, Err *e)
 {
@@ -86,45 +75,43 @@ static int check_hash(const Run *r, const char *what, uint64_t *saved, uint64_t 
     hash_hex(now, after);
     err_set(e, "%s: cannot be resumed on other data: the %s's hash was %s, now it is %s", r->folder,
             what, before, after);
-    return err_hint(e, "point data.train and data.val at the data the run began with, or choose "
-                       "another run folder with train.out=...");
+    return err_hint(e, "point data.train or data.sources, and data.val, at the data the run began "
+                       "with, or choose another run folder with train.out=...");
 }
 
 static int open_data(Run *r, Err *e)
 {
     const RunConfig *c = &r->config;
-    r->train = open_loader(c, c->data.train, "train", e);
+    LoaderOptions options = run_data_options(c, "train");
+    r->train = loader_open(&options, e);
     if (!r->train) return -1;
-    r->val = open_loader(c, c->data.val, "val", e);
-    if (!r->val) return -1;
+    options = run_data_options(c, "val");
+    r->val = loader_open(&options, e);
+    if (!r->val || dynamic_open(r, e)) return -1;
+    uint64_t val_hash = dynamic_hash(r, loader_data_hash(r->val));
     if (check_hash(r, "tokenizer", &r->state.tokenizer_hash, loader_tokenizer_hash(r->train), e) ||
         check_hash(r, "training data", &r->state.data_hash, loader_data_hash(r->train), e) ||
-        check_hash(r, "held-out data", &r->state.val_hash, loader_data_hash(r->val), e))
+        check_hash(r, "held-out data", &r->state.val_hash, val_hash, e))
         return -1;
     if (loader_tokenizer_hash(r->val) != r->state.tokenizer_hash)
-        return err_set(e, "%s: made with another tokenizer than %s", c->data.val, c->data.train);
-    r->eval_sequences = c->train.eval_sequences;
-    if (r->eval_sequences > loader_windows(r->val)) {
-        r->eval_sequences = loader_windows(r->val);
-        log_warn("%s: has %" PRId64 " held-out sequences, fewer than train.eval_sequences %" PRId64,
-                 c->data.val, r->eval_sequences, c->train.eval_sequences);
-    }
-    if (r->eval_sequences) return 0;
-    err_set(e, "%s: not one held-out sequence of %" PRId64 " tokens", c->data.val, c->data.seq_len);
-    return err_hint(e, "prepare more text, or with a larger share held out");
+        return err_set(e, "%s: made with another tokenizer than %s", run_data_path(c, "val"),
+                       run_data_path(c, "train"));
+    return run_stage_open(r, e);
 }
 
 static int open_model(Run *r, Err *e)
 {
     const RunConfig *c = &r->config;
-    ModelShape shape = run_config_shape(c);
+    ModelShape shape = stages_shape(c, &r->stage);
+    ModelConfig model = c->model;
     ArenaPlan plan = {0};
-    int rc = -1;
+    int rc = -1, largest = 0;
+    model.rope_theta = r->stage.rope_theta;
     if (count_params(&c->model, &r->params, e)) goto done;
-    if (model_plan(&c->model, &shape, &plan, e)) goto done;
+    if (stages_reserve(c, &shape.reserve, &largest, e)) goto done;
     if (optimizer_plan(&c->model, &c->optim, &plan, e)) goto done;
-    r->memory = arena_total(&plan);
-    r->model = model_create(r->device, &c->model, &shape, e);
+    r->memory = shape.reserve + arena_total(&plan);
+    r->model = model_create(r->device, &model, &shape, e);
     if (!r->model) goto done;
     r->optimizer = optimizer_create(r->model, &c->optim, e);
     if (!r->optimizer) goto done;
@@ -144,7 +131,7 @@ static json_t *start_record(const Run *r, const char *event, const char *config)
 {
     const RunConfig *c = &r->config;
     const TrainState *s = &r->state;
-    int64_t T = c->data.seq_len;
+    int64_t T = r->stage.seq_len;
     json_t *out = json_pack(
         "{s:s, s:I, s:o, s:s, s:s, s:o, s:o, s:o, s:I, s:s, s:s, s:i, s:s}", "event", event, "step",
         (json_int_t)s->step, "run", json_out_hash(s->run_id), "code", version_text(), "config",
@@ -157,7 +144,7 @@ static json_t *start_record(const Run *r, const char *event, const char *config)
         "params_no_embed", (json_int_t)r->params.total_no_embed, "params_active",
         (json_int_t)r->params.active, "params_active_no_embed",
         (json_int_t)r->params.active_no_embed, "memory", (json_int_t)r->memory, "steps",
-        (json_int_t)run_steps(r), "tokens_per_step", (json_int_t)(c->train.batch * T),
+        (json_int_t)run_steps(r), "tokens_per_step", (json_int_t)(r->stage.batch * T),
         "flops_per_token", (json_int_t)(count_flops_train(&c->model, T) / T), "matrix_peak",
         json_out_real(r->matrix_peak), "time", (json_int_t)time(NULL));
     if (s->from_run) {
@@ -184,8 +171,9 @@ static void print_start(const Run *r)
              c->train.precision ? "f32" : "bf16", r->matrix_peak / 1e9);
     log_info("data: %.2f M tokens, %" PRId64 " sequences of %" PRId64 "; %" PRId64
              " tokens a step (micro-batches: %" PRId64 "), at most %" PRId64 " steps",
-             (double)loader_tokens(r->train) / 1e6, loader_windows(r->train), c->data.seq_len,
-             c->train.batch * c->data.seq_len, c->train.batch / c->train.micro_batch, run_steps(r));
+             (double)loader_tokens(r->train) / 1e6, loader_windows(r->train), r->stage.seq_len,
+             r->stage.batch * r->stage.seq_len, r->stage.batch / r->stage.micro_batch,
+             run_steps(r));
     if (model_check_causal(&c->model, NULL))
         log_info("held-out losses are those of dropless top-%" PRId64 " routing: expert choice "
                  "would look at later tokens", c->model.top_k);
@@ -211,6 +199,7 @@ static int open_record(Run *r, Err *e)
                            : runlog_create(&r->log, r->folder, e);
     if (!rc)
         rc = runlog_write(&r->log, start_record(r, r->resumed[0] ? "resume" : "start", config), e);
+    if (!rc && !r->resumed[0]) rc = run_stage_log(r, e);
     free(config);
     return rc;
 }
@@ -258,6 +247,7 @@ void run_close(Run *r)
     runlog_close(&r->log);
     optimizer_destroy(&r->optimizer);
     model_destroy(&r->model);
+    dynamic_close(r);
     loader_close(&r->val);
     loader_close(&r->train);
     device_destroy(&r->device);

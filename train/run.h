@@ -10,6 +10,7 @@
 #include "train/checkpoint.h"
 #include "train/routing_file.h"
 #include "train/runlog.h"
+#include "train/stages.h"
 
 typedef struct RunOptions {
     const char *path; /* of the configuration */
@@ -25,16 +26,18 @@ typedef struct Run {
     int lock;
     Device *device;
     Loader *train, *val;
+    Loader *probe[RUN_SOURCES]; /* held-out text by source, for data.dynamic; else NULL */
     Model *model;
     Optimizer *optimizer;
     RunLog log;
+    Stage stage;        /* in force; state.stage is its number */
     RoutingFile *record, *replay; /* of the router's choices; or NULL */
     TrainState state;   /* steps_total 0: not yet known (train.minutes) */
     char resumed[IO_PATH_MAX]; /* the checkpoint it goes on from; empty: none */
     char from[IO_PATH_MAX];    /* the other run's checkpoint that it branches from; empty: none */
     ParamCount params;
     int64_t memory;     /* bytes of all arenas */
-    int64_t eval_sequences; /* those that exist */
+    int64_t eval_sequences; /* of the stage's length: those that exist */
     int64_t eval_targets; /* of the last held-out loss */
     double val_loss;    /* the last one; NaN: none yet */
     double matrix_peak; /* FLOP/s, measured at the start */

@@ -7,8 +7,10 @@
 
 #include "base/size.h"
 #include "train/optim_check.h"
+#include "train/run_data.h"
+#include "train/stages.h"
 
-enum { MAX_ROWS = 160, MICRO_TOKENS = 8192 };
+enum { MAX_ROWS = 448, MICRO_TOKENS = 8192 };
 
 static const char *const precisions[] = {"bf16", "f32", NULL};
 static const char *const optimizers[] = {"adamw", "muon", NULL};
@@ -17,6 +19,8 @@ static const char *const schedules[] = {"wsd", "wsd_sqrt", "cosine", "constant",
                                         NULL};
 static const char *const expert_lrs[] = {"ratio", "auto", "load", NULL};
 static const char *const noises[] = {"given", "loss", "measured", NULL};
+
+static const char *const dynamics[] = {"off", "sheared_llama", "sheared_llama_paper", NULL};
 
 #define AT(field) offsetof(RunConfig, field)
 #define RATIO(group, kind, what)                                                                   \
@@ -27,14 +31,25 @@ static const char *const noises[] = {"given", "loss", "measured", NULL};
      "weight decay applies, see optim.lr_ratio." group}
 #define BIG 1e15 /* steps: far from any overflow */
 static const ConfRow own_rows[] = {
-    {"data.train", CONF_TEXT, AT(data.train), NULL, 1, 0, NULL,
-     "folder made by isomoe prepare, or one shard"},
+    {"data.train", CONF_TEXT, AT(data.train), "", 1, 0, NULL,
+     "folder made by isomoe prepare, or one shard; empty: data.sources"},
     {"data.val", CONF_TEXT, AT(data.val), "", 1, 0, NULL,
-     "the same for the held-out text; empty: the val shards of data.train"},
+     "the same for the held-out text; empty: the val shards of what is trained on"},
     {"data.seq_len", CONF_INT, AT(data.seq_len), NULL, 1, 1 << 20, NULL,
      "tokens of a sequence (T)"},
     {"data.mask_documents", CONF_BOOL, AT(data.mask_documents), "true", 1, 0, NULL,
      "documents in one sequence do not see each other"},
+
+    {"data.dynamic", CONF_ENUM, AT(data.dynamic), "off", 1, 0, dynamics,
+     "weights of data.sources that follow their held-out losses"},
+    {"data.dynamic_every", CONF_INT, AT(data.dynamic_every), "340", 1, BIG, NULL,
+     "steps between changes of the weights"},
+    {"data.dynamic_eta", CONF_FLOAT, AT(data.dynamic_eta), "1.0", 0, 1000, NULL,
+     "how strongly a loss above its reference moves its source's weight"},
+    {"data.dynamic_smooth", CONF_FLOAT, AT(data.dynamic_smooth), "1e-4", 0, 1, NULL,
+     "share that is spread evenly over the sources; of sheared_llama only"},
+    {"data.dynamic_sequences", CONF_INT, AT(data.dynamic_sequences), "64", 1, 1e12, NULL,
+     "of each source's held-out text, the first ones"},
 
     {"optim.lr", CONF_FLOAT, AT(optim.lr), "1e-3", 0, 100, NULL, "peak learning rate"},
     {"optim.beta1", CONF_FLOAT, AT(optim.beta1), "0.9", 0, 0.999999, NULL, "decay of the mean"},
@@ -128,14 +143,57 @@ static const ConfRow own_rows[] = {
 };
 enum { OWN_ROWS = sizeof own_rows / sizeof *own_rows };
 
+#define IN_SOURCE(field) offsetof(SourceConfig, field)
+static const ConfRow source_rows[] = {
+    {"name", CONF_TEXT, IN_SOURCE(name), NULL, 1, 0, NULL, "what records call the source"},
+    {"path", CONF_TEXT, IN_SOURCE(path), NULL, 1, 0, NULL,
+     "folder made by isomoe prepare, or one shard"},
+    {"weight", CONF_FLOAT, IN_SOURCE(weight), NULL, 0, 1e6, NULL,
+     "share of the sequences; only ratios count"},
+    {"ref_loss", CONF_FLOAT, IN_SOURCE(ref_loss), "0", 0, 1000, NULL,
+     "held-out loss that data.dynamic steers to, nats a token"},
+};
+#define IN_STAGE(field) offsetof(StageConfig, field)
+static const ConfRow stage_rows[] = {
+    {"name", CONF_TEXT, IN_STAGE(name), NULL, 1, 0, NULL, "what records call the stage"},
+    {"steps", CONF_INT, IN_STAGE(steps), NULL, 0, BIG, NULL,
+     "optimizer steps; 0, in the last stage: the rest of train.steps"},
+    {"weights", CONF_TEXT, IN_STAGE(weights), "", 1, 0, NULL,
+     "shares by source, \"web=0.5 code=0.5\", 0 for one not named; empty: those of data.sources, "
+     "or with data.dynamic those in force"},
+    {"seq_len", CONF_INT, IN_STAGE(seq_len), "0", 0, 1 << 20, NULL,
+     "tokens of a sequence; 0: data.seq_len"},
+    {"batch", CONF_INT, IN_STAGE(batch), "0", 0, 1 << 20, NULL,
+     "sequences of the global batch; 0: train.batch"},
+    {"micro_batch", CONF_INT, IN_STAGE(micro_batch), "0", 0, 1 << 20, NULL,
+     "sequences of a micro-batch; 0: train.micro_batch where shape and batch are the run's, else "
+     "chosen"},
+    {"rope_theta", CONF_FLOAT, IN_STAGE(rope_theta), "0", 0, 1e15, NULL,
+     "base of the rotary frequencies; 0: model.rope_theta"},
+};
+enum { STAGE_ROWS = sizeof stage_rows / sizeof *stage_rows };
+enum { SOURCE_ROWS = sizeof source_rows / sizeof *source_rows };
+
+static const ConfList lists[] = {
+    {"data.sources", source_rows, SOURCE_ROWS, RUN_SOURCES, AT(data.source), sizeof(SourceConfig),
+     AT(data.n_sources), "what is trained on, instead of data.train"},
+    {"stages", stage_rows, STAGE_ROWS, RUN_STAGES, AT(stage), sizeof(StageConfig), AT(n_stages),
+     "parts of the run with their own data, length of sequences and rotation"},
+};
+enum { LISTS = sizeof lists / sizeof *lists };
+
 const ConfTable *run_config_table(void)
 {
     static ConfRow rows[MAX_ROWS];
+    static char keys[MAX_ROWS][CONF_LIST_KEY];
     static ConfTable table;
     if (table.count) return &table;
     int n = model_config_rows(rows, MAX_ROWS - OWN_ROWS, offsetof(RunConfig, model));
     memcpy(rows + n, own_rows, sizeof own_rows);
-    table = (ConfTable){rows, n + OWN_ROWS};
+    n += OWN_ROWS;
+    for (int i = 0; i < LISTS; i++)
+        n += conf_list_rows(&lists[i], rows + n, MAX_ROWS - n, keys + n);
+    table = (ConfTable){rows, n};
     return &table;
 }
 
@@ -145,31 +203,22 @@ static int64_t group_tokens(const RunConfig *c)
     return c->model.n_experts > 0 ? c->model.routing_group_tokens : 1;
 }
 
-/* The largest divisor of the batch (and of a unit of the noise, if that is measured) that holds
- * whole routing groups in at most MICRO_TOKENS tokens; when even the smallest one is larger, that
- * one. */
-static int64_t choose_micro(const RunConfig *c)
+int64_t run_config_micro(const RunConfig *c, int64_t seq_len, int64_t batch)
 {
-    int64_t best = 0, T = c->data.seq_len;
-    int64_t unit = optim_measures_noise(c) ? c->optim.expert.noise_unit : c->train.batch;
-    for (int64_t micro = 1; micro <= c->train.batch; micro++) {
-        if (c->train.batch % micro || unit % micro || micro * T % group_tokens(c)) continue;
+    int64_t best = 0, T = seq_len;
+    int64_t unit = optim_measures_noise(c) ? c->optim.expert.noise_unit : batch;
+    for (int64_t micro = 1; micro <= batch; micro++) {
+        if (batch % micro || unit % micro || micro * T % group_tokens(c)) continue;
         if (best && micro * T > MICRO_TOKENS) break;
         best = micro;
     }
     return best;
 }
 
-typedef struct Check { /* what conf_fail needs */
-    const int *lines;
-    const char *path;
-    Err *e;
-} Check;
-
 #define FAIL(check, key, ...)                                                                      \
     conf_fail(run_config_table(), (check).lines, (check).path, key, (check).e, __VA_ARGS__)
 
-static int check_batch(RunConfig *c, Check k)
+static int check_batch(RunConfig *c, RunCheck k)
 {
     long long T = c->data.seq_len, R = group_tokens(c), batch = c->train.batch;
     if (R > 1 && R % T && T % R)
@@ -182,7 +231,7 @@ static int check_batch(RunConfig *c, Check k)
              R);
         return err_hint(k.e, "use a multiple of %lld", R / T);
     }
-    if (c->train.micro_batch == 0) c->train.micro_batch = choose_micro(c);
+    if (c->train.micro_batch == 0) c->train.micro_batch = run_config_micro(c, T, batch);
     long long micro = c->train.micro_batch;
     if (batch % micro)
         return FAIL(k, "train.micro_batch", "%lld does not divide train.batch %lld", micro, batch);
@@ -195,7 +244,7 @@ static int check_batch(RunConfig *c, Check k)
     return 0;
 }
 
-static int check_schedule(const RunConfig *c, Check k)
+static int check_schedule(const RunConfig *c, RunCheck k)
 {
     long long steps = c->train.steps, warmup = c->optim.warmup_steps;
     long long decay = schedule_decay_steps(&c->optim, steps);
@@ -210,7 +259,7 @@ static int check_schedule(const RunConfig *c, Check k)
 }
 
 /* Recording and replaying the router's choices. */
-static int check_routing_files(const RunConfig *c, Check k)
+static int check_routing_files(const RunConfig *c, RunCheck k)
 {
     const char *record = c->train.routing_record, *replay = c->train.routing_replay;
     const char *key = replay[0] ? "train.routing_replay" : "train.routing_record";
@@ -220,6 +269,8 @@ static int check_routing_files(const RunConfig *c, Check k)
     if (c->model.routing == ROUTE_EXPERT_CHOICE)
         return FAIL(k, key, "is for tokens that choose experts, not for model.routing "
                     "expert_choice");
+    if (c->n_stages)
+        return FAIL(k, key, "is for steps of one size: a run with stages has no record of choices");
     if (!strcmp(record, replay))
         return FAIL(k, key, "train.routing_record is the same file");
     return 0;
@@ -235,7 +286,7 @@ static bool is_default(const ConfRow *row, const RunConfig *c)
 }
 
 /* A key for a group of parameters that the model does not have would do nothing. */
-static int check_groups(const RunConfig *c, Check k)
+static int check_groups(const RunConfig *c, RunCheck k)
 {
     const ConfTable *rows = run_config_table();
     ParamTable table;
@@ -253,7 +304,7 @@ static int check_groups(const RunConfig *c, Check k)
     return 0;
 }
 
-static int check_optimizer(const RunConfig *c, Check k)
+static int check_optimizer(const RunConfig *c, RunCheck k)
 {
     if (c->optim.kind != OPTIM_MUON && c->optim.muon_momentum != 0.95)
         return FAIL(k, "optim.muon_momentum", "is for optim.kind muon");
@@ -262,11 +313,11 @@ static int check_optimizer(const RunConfig *c, Check k)
     return check_groups(c, k);
 }
 
-static int check_run(RunConfig *c, Check k)
+static int check_run(RunConfig *c, RunCheck k)
 {
     if (model_config_check(&c->model, run_config_table(), k.lines, k.path, k.e)) return -1;
-    if (!c->data.train[0]) return FAIL(k, "data.train", "is empty");
     if (!c->train.out[0]) return FAIL(k, "train.out", "is empty");
+    if (run_data_check(c, k)) return -1;
     if (!c->data.val[0]) memcpy(c->data.val, c->data.train, sizeof c->data.val);
     const char *device = c->train.device;
     if (strcmp(device, "auto") && strcmp(device, "cpu") && strcmp(device, "cuda"))
@@ -274,7 +325,8 @@ static int check_run(RunConfig *c, Check k)
     if (c->train.from[0] && c->train.minutes > 0)
         return FAIL(k, "train.minutes", "cannot cut a run with train.from: where its decay begins "
                     "must be known from the start");
-    if (optim_check(c, k.lines, k.path, k.e) || check_batch(c, k) || check_optimizer(c, k) ||
+    if (optim_check(c, k.lines, k.path, k.e) || check_batch(c, k) || stages_check(c, k) ||
+        check_optimizer(c, k) ||
         check_routing_files(c, k))
         return -1;
     return check_schedule(c, k);
@@ -285,7 +337,7 @@ int run_config_read(RunConfig *c, const char *path, const char *const *overrides
     int lines[MAX_ROWS];
     memset(c, 0, sizeof *c);
     if (conf_read(run_config_table(), c, path, overrides, n, lines, e)) return -1;
-    return check_run(c, (Check){lines, path, e});
+    return check_run(c, (RunCheck){lines, path, e});
 }
 
 int run_config_read_text(RunConfig *c, const char *text, const char *name, Err *e)
@@ -293,7 +345,7 @@ int run_config_read_text(RunConfig *c, const char *text, const char *name, Err *
     int lines[MAX_ROWS];
     memset(c, 0, sizeof *c);
     if (conf_read_text(run_config_table(), c, text, name, lines, e)) return -1;
-    return check_run(c, (Check){lines, name, e});
+    return check_run(c, (RunCheck){lines, name, e});
 }
 
 ModelShape run_config_shape(const RunConfig *c)

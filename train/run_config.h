@@ -2,12 +2,28 @@
 #ifndef ISOMOE_TRAIN_RUN_CONFIG_H
 #define ISOMOE_TRAIN_RUN_CONFIG_H
 
+#include "data/loader.h"
 #include "model/config.h"
 #include "optim/optim.h"
 
+enum { RUN_SOURCES = LOADER_MAX_SOURCES, RUN_STAGES = 16 };
+
+typedef struct SourceConfig { /* an element of data.sources */
+    char name[CONF_STRING];
+    char path[CONF_STRING];  /* folder made by `isomoe prepare` */
+    double weight;           /* share of the sequences; 0: only in stages that name it */
+    double ref_loss;         /* nats a token, for data.dynamic */
+} SourceConfig;
+
 typedef struct DataConfig {
-    char train[CONF_STRING]; /* folder made by `isomoe prepare` */
-    char val[CONF_STRING];   /* the same folder by default (its val shards) */
+    char train[CONF_STRING]; /* folder made by `isomoe prepare`; empty: sources */
+    char val[CONF_STRING];   /* data.train by default (its val shards); empty: those of sources */
+    int64_t n_sources;       /* 0: data.train is the one source */
+    SourceConfig source[RUN_SOURCES];
+    int dynamic;             /* ReweightRule */
+    int64_t dynamic_every;   /* steps */
+    double dynamic_eta, dynamic_smooth;
+    int64_t dynamic_sequences; /* of each source's held-out text */
     int64_t seq_len;         /* T */
     bool mask_documents;     /* documents in a sequence do not see each other */
 } DataConfig;
@@ -34,14 +50,30 @@ typedef struct TrainConfig {
     char routing_replay[CONF_STRING]; /* file that they come from; empty: the router decides */
 } TrainConfig;
 
+typedef struct StageConfig { /* an element of stages; train/stages.h fills in what is 0 */
+    char name[CONF_STRING];
+    char weights[CONF_STRING]; /* "web=0.5 code=0.5"; empty: data.sources', or those in force */
+    int64_t steps;             /* 0, in the last one: the rest */
+    int64_t seq_len, batch, micro_batch;
+    double rope_theta;
+} StageConfig;
+
 typedef struct RunConfig {
     ModelConfig model;
     DataConfig data;
     OptimConfig optim;
     TrainConfig train;
+    int64_t n_stages;        /* 0: the run is one stage */
+    StageConfig stage[RUN_STAGES];
 } RunConfig;
 
 const ConfTable *run_config_table(void);
+
+typedef struct RunCheck { /* what a check of combinations needs for conf_fail */
+    const int *lines;
+    const char *path;
+    Err *e;
+} RunCheck;
 
 /* Reads, applies overrides, resolves and checks combinations (with file and line). */
 int run_config_read(RunConfig *c, const char *path, const char *const *overrides, int n, Err *e);
@@ -49,6 +81,11 @@ int run_config_read(RunConfig *c, const char *path, const char *const *overrides
 /* From the resolved text kept in a checkpoint. */
 int run_config_read_text(RunConfig *c, const char *text, const char *name, Err *e);
 
+/* The largest divisor of the batch that holds whole routing groups in at most 8192 tokens; when
+ * even the smallest one is larger, that one; 0 when there is none. */
+int64_t run_config_micro(const RunConfig *c, int64_t seq_len, int64_t batch);
+
+/* Of data.seq_len and train.batch; the shapes of stages: train/stages.h. */
 ModelShape run_config_shape(const RunConfig *c);
 
 #endif

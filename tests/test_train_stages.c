@@ -1,0 +1,386 @@
+/* tests/test_train_stages.c - runs of several stages and sources from outside: what each stage
+ * trains on, resumes at every step, evaluation and generation in the shape of the checkpoint. */
+#include "tests/train_help.h"
+
+#include <jansson.h>
+#include <math.h>
+
+#include "train/open_run.h"
+
+enum { STEPS = 9 };
+
+#define MODEL                                                                                      \
+    "model: {vocab_size: 320, d_model: 16, n_layers: 2, n_heads: 2, n_kv_heads: 1,\n"              \
+    "  n_experts: 4, top_k: 2, expert_width: 8, n_shared: 1, shared_width: 8,\n"                   \
+    "  routing_group_tokens: 64}\n"
+#define OPTIM "optim: {lr: 0.01, warmup_steps: 2, decay_steps: 2}\n"
+#define TRAIN                                                                                      \
+    "train: {out: run, steps: 9, batch: 4, eval_every: 1, eval_sequences: 5, log_every: 1,\n"      \
+    "  threads: 1, precision: f32, checkpoint_every: 1, keep_checkpoints: 0}\n"
+#define STAGES                                                                                     \
+    "stages:\n"                                                                                    \
+    "  - {name: start, steps: 4}\n"                                                                \
+    "  - {name: long, steps: 3, seq_len: 64, batch: 3, rope_theta: 1e6}\n"                         \
+    "  - {name: anneal, steps: 0, seq_len: 64, batch: 2, rope_theta: 1e6,\n"                       \
+    "     weights: best=1 web=1}\n"
+
+/* What carries state from step to step besides the data. */
+#define EVERYTHING                                                                                 \
+    "model.balance=global", "model.bias_rate=0.01", "model.router_score=sigmoid",                  \
+        "optim.kind=muon", "optim.moments=bf16", "optim.skip_zscore=50", "optim.skip_window=8",    \
+        "train.precision=bf16"
+
+/* Documents of words that begin with a letter of the source's own. */
+static void prepare(const char *name, char letter, unsigned seed, const char *tokenizer)
+{
+    FILE *f = fopen(at("%s.jsonl", name), "w");
+    assert_non_null(f);
+    for (int doc = 0; doc < 60; doc++) {
+        fprintf(f, "{\"text\": \"");
+        for (int i = 0; i < 80; i++) {
+            seed = seed * 1664525u + 1013904223u;
+            fprintf(f, "%s%c%c%u", i ? " " : "", letter, 'a' + (seed >> 16) % 20, (seed >> 24) % 7);
+        }
+        fprintf(f, "\"}\n");
+    }
+    fclose(f);
+    if (tokenizer)
+        RUN_CODE(0, "prepare", at("%s.jsonl", name), "--out", at("%s", name), "--tokenizer",
+                 tokenizer, "--val-fraction", "0.2");
+    else
+        RUN_CODE(0, "prepare", at("%s.jsonl", name), "--out", at("%s", name), "--vocab-size", "320",
+                 "--val-fraction", "0.2");
+}
+
+static int begin_all(void **state)
+{
+    if (help_begin(state)) return -1;
+    char *tokenizer = strdup(at("web/tokenizer.model"));
+    prepare("web", 'w', 1, NULL);
+    prepare("code", 'c', 2, tokenizer);
+    prepare("best", 'b', 3, tokenizer);
+    free(tokenizer);
+    return 0;
+}
+
+/* A configuration with three sources; `refs`: their reference losses and `data` more keys of the
+ * section, for dynamic weights; `more`: further lines. */
+static void write_config(const char *name, bool refs, const char *data, const char *more)
+{
+    char text[4096];
+    snprintf(text, sizeof text, "%sdata:\n  seq_len: 32\n%s  sources:\n"
+             "    - {name: web, path: %s, weight: 0.75%s}\n"
+             "    - {name: code, path: %s, weight: 0.25%s}\n"
+             "    - {name: best, path: %s, weight: 0%s}\n%s%s%s", MODEL, data, at("web"),
+             refs ? ", ref_loss: 3" : "", at("code"), refs ? ", ref_loss: 3.25" : "", at("best"),
+             refs ? ", ref_loss: 2.75" : "", OPTIM, TRAIN, more);
+    write_file(at("%s.yaml", name), text);
+}
+
+static char *out(const char *name)
+{
+    static char text[PATH * 2];
+    snprintf(text, sizeof text, "train.out=%s/%s", scratch, name);
+    return text;
+}
+
+static json_t *manifest(const char *run, int step)
+{
+    json_t *root = json_load_file(at("%s/checkpoints/step-%09d/manifest.json", run, step), 0, NULL);
+    if (!root) fail_msg("%s: no checkpoint at step %d", run, step);
+    return root;
+}
+
+/* Lines of the record without an event (NULL) or with this one, up to 64. */
+static int read_lines(const char *run, const char *event, json_t *line[64])
+{
+    int n = 0;
+    char *text = read_file(at("%s/log.jsonl", run), NULL), *save = NULL;
+    for (char *row = strtok_r(text, "\n", &save); row; row = strtok_r(NULL, "\n", &save)) {
+        json_t *value = json_loads(row, JSON_REJECT_DUPLICATES, NULL);
+        const char *name = json_string_value(json_object_get(value, "event"));
+        assert_non_null(value);
+        if (event ? name && !strcmp(name, event) : !name) line[n++] = value;
+        else json_decref(value);
+        assert_true(n < 64);
+    }
+    free(text);
+    return n;
+}
+
+static void free_lines(json_t *line[64], int n)
+{
+    for (int i = 0; i < n; i++) json_decref(line[i]);
+}
+
+static double number(const json_t *line, const char *key)
+{
+    const json_t *value = json_object_get(line, key);
+    if (!json_is_number(value)) fail_msg("no number %s", key);
+    return json_number_value(value);
+}
+
+/* Tensors and state of two checkpoints. */
+static void same_checkpoint(const char *a, const char *b, int step)
+{
+    json_t *x = manifest(a, step), *y = manifest(b, step);
+    json_t *p = json_object_get(x, "state"), *q = json_object_get(y, "state");
+    static const char *const own[] = {"seconds", "run"}; /* the clock, and the folder's name */
+    for (int i = 0; i < 2; i++) {
+        json_object_del(p, own[i]);
+        json_object_del(q, own[i]);
+    }
+    if (!json_equal(p, q)) fail_msg("%s and %s: step %d: state differs", a, b, step);
+    if (!json_equal(json_object_get(x, "tensors"), json_object_get(y, "tensors")))
+        fail_msg("%s and %s: step %d: tensors differ", a, b, step);
+    json_decref(x);
+    json_decref(y);
+}
+
+/* Held-out losses of run `b`, which began at step `from`, are those of `a`. */
+static void same_evals(const char *a, const char *b, int from)
+{
+    json_t *x[64], *y[64];
+    int n = read_lines(a, "eval", x), m = read_lines(b, "eval", y);
+    assert_int_equal(n, STEPS);
+    for (int i = 0; i < m; i++) {
+        int step = (int)number(y[i], "step");
+        assert_true(step >= from);
+        assert_true(number(y[i], "loss") == number(x[step - 1], "loss"));
+        assert_true(number(y[i], "targets") == number(x[step - 1], "targets"));
+    }
+    assert_true(m >= STEPS - from);
+    free_lines(x, n);
+    free_lines(y, m);
+}
+
+/* A run folder with the checkpoint of one step, and nothing else, goes on to the same end. */
+static void resume_everywhere(const char *run, const char *config)
+{
+    bool all = !strcmp(run, "everything");
+    for (int from = 1; from < STEPS; from += getenv("ISOMOE_FAST") ? 3 : 1) {
+        char command[PATH * 6], name[64];
+        snprintf(name, sizeof name, "%s-from-%d", run, from);
+        snprintf(command, sizeof command, "mkdir -p %s/%s/checkpoints && cp -r "
+                 "%s/%s/checkpoints/step-%09d %s/%s/checkpoints/", scratch, name, scratch, run,
+                 from, scratch, name);
+        assert_int_equal(system(command), 0);
+        if (all)
+            RUN_CODE(0, "train", at("%s.yaml", config), out(name), EVERYTHING);
+        else
+            RUN_CODE(0, "train", at("%s.yaml", config), out(name), "--resume", "required");
+        for (int step = from + 1; step <= STEPS; step++) same_checkpoint(run, name, step);
+        same_evals(run, name, from);
+        Err e = {0};
+        assert_int_equal(io_remove_tree(at("%s", name), &e), 0);
+    }
+}
+
+static void test_three_stages(void **state)
+{
+    static const struct {
+        const char *name;
+        double step, T, batch, theta;
+    } want[3] = {{"start", 1, 32, 4, 1e4}, {"long", 5, 64, 3, 1e6}, {"anneal", 8, 64, 2, 1e6}};
+    json_t *line[64];
+    (void)state;
+    char val[PATH * 2]; /* one held-out text, the same in all stages */
+    snprintf(val, sizeof val, "  val: %s\n", at("code"));
+    write_config("c", false, val, STAGES);
+    RUN_CODE(0, "train", at("c.yaml"), out("whole"));
+    int n = read_lines("whole", "stage", line);
+    assert_int_equal(n, 3);
+    for (int i = 0; i < 3; i++) {
+        assert_string_equal(json_string_value(json_object_get(line[i], "name")), want[i].name);
+        assert_true(number(line[i], "step") == want[i].step);
+        assert_true(number(line[i], "seq_len") == want[i].T);
+        assert_true(number(line[i], "batch") == want[i].batch);
+        assert_true(number(line[i], "rope_theta") == want[i].theta);
+    }
+    free_lines(line, n);
+    n = read_lines("whole", NULL, line);
+    assert_int_equal(n, STEPS);
+    double tokens = 0;
+    for (int i = 0; i < n; i++) { /* tokens and shares of each step are those of its stage */
+        const json_t *sources = json_object_get(line[i], "sources");
+        tokens += i < 4 ? 4 * 32 : i < 7 ? 3 * 64 : 2 * 64;
+        assert_true(number(line[i], "tokens") == tokens);
+        double best = number(json_object_get(sources, "best"), "weight");
+        double code = number(json_object_get(sources, "code"), "weight");
+        assert_true(i < 7 ? best == 0 && code == 0.25 : best == 0.5 && code == 0);
+        double epochs = number(json_object_get(sources, "best"), "epochs");
+        assert_true(i < 7 ? epochs == 0 : epochs > 0);
+    }
+    free_lines(line, n);
+    n = read_lines("whole", "final", line);
+    assert_true(number(json_object_get(json_object_get(line[0], "sources"), "web"), "epochs") > 0);
+    free_lines(line, n);
+    resume_everywhere("whole", "c");
+}
+
+/* The batch of another stage, or a rotation that stays, would not give this run: stages matter. */
+static void test_stages_matter(void **state)
+{
+    static const char *const change[] = {"stages[1].rope_theta=1e4", "stages[1].weights=code=1"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        RUN_CODE(0, "train", at("c.yaml"), out(i ? "x1" : "x0"), change[i]);
+        json_t *x = manifest("whole", 4), *y = manifest(i ? "x1" : "x0", 4);
+        assert_true(json_equal(json_object_get(x, "tensors"), json_object_get(y, "tensors")));
+        json_decref(x);
+        json_decref(y);
+        x = manifest("whole", 5);
+        y = manifest(i ? "x1" : "x0", 5);
+        assert_false(json_equal(json_object_get(x, "tensors"), json_object_get(y, "tensors")));
+        json_decref(x);
+        json_decref(y);
+    }
+    RUN_CODE(1, "train", at("c.yaml"), out("x0"), "train.steps=9");
+    assert_has(program_err, "stages[1].rope_theta: 1.0e+04 in the checkpoint, 1.0e+06 now");
+}
+
+/* `eval` gives the held-out loss that the run had at that step, in the stage's own T and rotation;
+ * a checkpoint at a border belongs to the stage that made its last step. */
+static void test_eval_in_the_stage(void **state)
+{
+    static const struct {
+        int step, T;
+        double theta;
+    } cases[] = {{3, 32, 1e4}, {4, 32, 1e4}, {5, 64, 1e6}, {9, 64, 1e6}};
+    json_t *line[64];
+    (void)state;
+    int n = read_lines("whole", "eval", line);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        OpenRun r;
+        Err e = {0};
+        char *folder = strdup(at("whole/checkpoints/step-%09d", cases[i].step));
+        if (open_run(&r, folder, &e)) fail_msg("%s", e.message);
+        assert_true(r.config.data.seq_len == cases[i].T);
+        assert_true(r.config.model.rope_theta == cases[i].theta);
+        open_run_close(&r);
+        RUN_CODE(0, "eval", folder, "--json");
+        json_t *result = json_loads(program_out, 0, NULL);
+        double want = number(line[cases[i].step - 1], "loss");
+        assert_true(fabs(number(result, "loss") - want) < 1e-12 * want);
+        json_decref(result);
+        RUN_CODE(0, "generate", folder, "--tokens", "3", "--json");
+        free(folder);
+    }
+    free_lines(line, n);
+}
+
+/* ---- Dynamic weights --------------------------------------------------------------------------*/
+
+#define DYNAMIC "  dynamic: sheared_llama\n  dynamic_every: 2\n  dynamic_sequences: 3\n"
+
+/* A number of a source in a line's list. */
+static double of_source(const json_t *line, const char *source, const char *key)
+{
+    return number(json_object_get(json_object_get(line, "sources"), source), key);
+}
+
+/* The weights that a line of the record must follow from those in force, by its losses. */
+static void follow(const json_t *line, double weight[3])
+{
+    static const char *const name[] = {"web", "code", "best"};
+    double sum = 0, smooth = 1e-4;
+    int K = 0;
+    for (int s = 0; s < 3; s++) {
+        if (weight[s] == 0) continue;
+        double d = of_source(line, name[s], "loss") - of_source(line, name[s], "ref_loss");
+        weight[s] *= exp(d);
+        sum += weight[s];
+        K++;
+    }
+    for (int s = 0; s < 3; s++) {
+        if (weight[s] > 0) weight[s] = (1 - smooth) * weight[s] / sum + smooth / K;
+        assert_true(fabs(of_source(line, name[s], "weight") - weight[s]) < 1e-12);
+    }
+}
+
+/* Weights follow the recorded losses from those in force; a stage keeps them over a change of T, or
+ * begins with its own; and all of it survives a resume at any step. */
+static void test_dynamic(void **state)
+{
+    json_t *line[64], *step[64];
+    double weight[3] = {0.75, 0.25, 0}, moved = 0;
+    (void)state;
+    write_config("d", true, DYNAMIC, STAGES);
+    RUN_CODE(0, "train", at("d.yaml"), out("dynamic"));
+    int n = read_lines("dynamic", "mixture", line), steps = read_lines("dynamic", NULL, step);
+    assert_int_equal(n, 4); /* behind steps 2, 4, 6, 8 */
+    for (int i = 0; i < n; i++) {
+        assert_true(number(line[i], "step") == 2 * (i + 1));
+        if (i == 3) { /* stage "anneal" began with step 8 */
+            weight[0] = weight[2] = 0.5;
+            weight[1] = 0;
+        }
+        double before = weight[0];
+        follow(line[i], weight);
+        moved += fabs(weight[0] - before);
+        /* in force in the next step, unless that begins a stage with its own */
+        assert_true(of_source(step[2 * i + 2], "web", "weight") ==
+                    of_source(line[i], "web", "weight"));
+    }
+    assert_true(moved > 0.01);
+    free_lines(line, n);
+    free_lines(step, steps);
+    resume_everywhere("dynamic", "d");
+}
+
+/* The same with all other state that a run can have: stages change shapes beside it. */
+static void test_everything(void **state)
+{
+    (void)state;
+    RUN_CODE(0, "train", at("d.yaml"), out("everything"), EVERYTHING);
+    resume_everywhere("everything", "d");
+}
+
+/* A run that ended where weights would have changed does it when it goes on. */
+static void test_dynamic_made_up_for(void **state)
+{
+    (void)state;
+    write_config("m", true, DYNAMIC, "");
+    RUN_CODE(0, "train", at("m.yaml"), out("through"), "optim.schedule=constant");
+    RUN_CODE(0, "train", at("m.yaml"), out("parts"), "optim.schedule=constant", "train.steps=4");
+    RUN_CODE(0, "train", at("m.yaml"), out("parts"), "optim.schedule=constant");
+    same_checkpoint("through", "parts", STEPS);
+}
+
+/* Without data.val, `eval` measures each source that has a weight as a domain of its own. */
+static void test_eval_of_sources(void **state)
+{
+    (void)state;
+    RUN_CODE(0, "eval", at("dynamic"), "--json");
+    json_t *result = json_loads(program_out, 0, NULL);
+    assert_int_equal(json_array_size(json_object_get(result, "domains")), 2);
+    assert_has(program_out, "\"web\"");
+    assert_has(program_out, "\"code\"");
+    json_decref(result);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    RUN_CODE(1, "train", at("c.yaml"), out("no"), "stages[1].seq_len=65536", "stages[1].batch=1");
+    assert_has(program_err, "stage 'long': ");
+    assert_has(program_err, "tokens are not enough for one sequence of 65536");
+    char *text = read_file(at("whole/checkpoints/step-000000009/manifest.json"), NULL);
+    assert_has(text, "\"segment_served\"");
+    free(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_three_stages),
+        cmocka_unit_test(test_stages_matter),
+        cmocka_unit_test(test_eval_in_the_stage),
+        cmocka_unit_test(test_dynamic),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_dynamic_made_up_for),
+        cmocka_unit_test(test_eval_of_sources),
+        cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests(tests, begin_all, help_end);
+}

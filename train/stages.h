@@ -1,0 +1,37 @@
+/* train/stages.h - the stages of a run: parts of its steps with their own shares of the sources,
+ * T, batch and base of the rotation. A run without a list of stages is one stage. */
+#ifndef ISOMOE_TRAIN_STAGES_H
+#define ISOMOE_TRAIN_STAGES_H
+
+#include "train/run_config.h"
+
+typedef struct Stage { /* what is in force in it, every default filled in */
+    int index;
+    const char *name;    /* "" for a run without stages; borrowed from the configuration */
+    int64_t first, steps; /* its steps are first .. first + steps - 1, counted from 0 */
+    int64_t seq_len, batch, micro_batch;
+    double rope_theta;
+    bool own_weights;    /* it names them; else they are those of data.sources */
+    double weight[LOADER_MAX_SOURCES];
+} Stage;
+
+int stages_count(const RunConfig *c); /* at least 1 */
+Stage stages_get(const RunConfig *c, int i);
+
+/* The stage in which step number `step`, counted from 0, is made; the last one for any later. */
+int stages_at(const RunConfig *c, int64_t step);
+
+/* The model's shape in a stage; reserve: the bytes that the largest stage needs. */
+ModelShape stages_shape(const RunConfig *c, const Stage *stage);
+int stages_reserve(const RunConfig *c, int64_t *bytes, int *largest, Err *e);
+
+/* Tokens and model FLOPs of the whole run. */
+void stages_totals(const RunConfig *c, double *tokens, double *flops);
+
+/* Makes the stage's T, batch, micro-batch and rotation those of the run, for what uses the model of
+ * that stage and does not train. */
+void stages_settle(RunConfig *c, int i);
+
+int stages_check(const RunConfig *c, RunCheck k);
+
+#endif
