@@ -188,7 +188,8 @@ typedef enum RouteMode {
     ROUTE_DROPLESS,
     ROUTE_DROP,          /* as recycle, but what its expert has no room for stays unplaced */
     ROUTE_EXPERT_CHOICE, /* each expert takes the C tokens of the group that score it highest */
-    ROUTE_REPLAY         /* buffers of capacity C, but routing.expert is given: recorded choices */
+    ROUTE_REPLAY         /* routing.expert is given: recorded choices. Buffers of capacity C, or, of
+                            capacity 0, as for dropless */
 } RouteMode;
 
 typedef enum RouteScore { SCORE_SOFTMAX, SCORE_SIGMOID } RouteScore;
@@ -199,8 +200,7 @@ typedef struct RouteOpt {
     bool renorm;          /* weights divided by their sum over the placed choices */
     double weight_scale;  /* factor on every weight; 1: none */
     bool drop_by_score;   /* ROUTE_DROP: an expert keeps the choices with the highest scores (ties:
-                             earlier token), not those that come first in (rank, token) order; what
-                             is kept takes rows in (rank, token) order either way */
+                             earlier token), not those that come first in (rank, token) order */
     double top_p;         /* 0 < top_p < 1 (softmax only): a token takes experts by falling key
                              until the sum (f32) of their scores passes top_p, at most k; the rest
                              are -1. 0: off */
@@ -210,7 +210,7 @@ typedef struct RouteOpt {
                                Neither blocks, top_p nor bias where experts choose */
     Tensor bias;          /* (E) f32 or none: selection key = score + bias; never in the weights */
     int64_t group_tokens; /* R; N is a multiple of it. Dropless: only the balance loss uses it */
-    int64_t capacity;     /* C: rows an expert has in each group; not for dropless */
+    int64_t capacity;     /* C: rows an expert has in each group; not for dropless, 0 in its replay */
     int64_t group0;       /* global index of the first group: keys the random draws */
     uint32_t layer;       /* ditto */
     const StepVars *vars; /* device pointer; seed and step */
@@ -221,6 +221,12 @@ typedef struct RouteOpt {
     Tensor balance_width; /* (E) f32 or none: factor on f_e: width of the expert / mean width (the
                              P-penalty of HMoE) */
 } RouteOpt;
+
+/* No capacity: rows of the expert buffer without gaps, N k at most. */
+static inline bool route_is_compact(const RouteOpt *opt)
+{
+    return opt->mode == ROUTE_DROPLESS || (opt->mode == ROUTE_REPLAY && opt->capacity == 0);
+}
 
 enum { /* columns of Routing.stats, one row a group */
     STAT_AUX,      /* l_aux = E sum_e f_e P_e; f_e: share of the group's tokens with e among their
@@ -240,7 +246,9 @@ enum { /* columns of Routing.stats, one row a group */
 /* Everything that routing leaves for the rest of the layer; memory planned by the model. E experts,
  * k choices a token (expert choice: k = E slots, filled by ascending expert, then -1), Gr = N / R
  * groups. Rows of an expert buffer: dropless: R_rows = N * k, sorted by expert, then by token; else
- * R_rows = E * Gr * C, expert e, group g, place c is row (e * Gr + g) * C + c. */
+ * R_rows = E * Gr * C, expert e, group g, place c is row (e * Gr + g) * C + c. Places are taken in
+ * (token, choice) order, whoever came first, and the empty ones stand last: rows follow from
+ * `expert` alone. */
 typedef struct Routing {
     Tensor probs;     /* (N, E) f32: scores: softmax of the logits, or their sigmoids */
     Tensor first;     /* (N, k) i32: the choices: experts with the k largest selection keys, in
@@ -267,15 +275,13 @@ void dev_router_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, T
  * order, are matched one to one to the free places in random order: free places are listed by
  * expert, place i gets the key philox_u32(key, pass << 20 | i), the list is sorted by (key, i). A
  * match to an expert that the token already has leaves both unmatched; they are tried again in at
- * most 4 further passes (fresh keys, list rebuilt). A choice gets the lowest free row of its expert
- * and group, in order of placing, so empty rows stand last. Expert choice: expert e takes the C
- * tokens of the group with the highest scores p_e (ties: earlier token), its rows in token order
- * (C at most R; if C is larger the rest stay empty). The weight of a choice is weight_scale times
+ * most 4 further passes (fresh keys, list rebuilt). Expert choice: expert e takes the C tokens of
+ * the group with the highest scores p_e (ties: earlier token); all R if C is larger. The weight of a choice is weight_scale times
  * the score of the expert in force, with renorm over the sum of the placed ones (all 0 where that
  * sum is 0). Philox key: {seed, RNG_RECYCLE, layer, step << 32 | group}. Replay: routing.expert
- * (N, k) is read (-1: unplaced; at most C of a group at one expert), choices take rows in (token,
- * choice) order; the rest follows as for recycle: `first` is what would have been chosen, and a
- * choice that is elsewhere counts as overflow. */
+ * (N, k) is read (-1: unplaced; at most C of a group at one expert); the rest follows as for
+ * recycle: `first` is what would have been chosen, and a choice that is elsewhere counts as
+ * overflow. */
 void dev_route_fwd(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
 /* dlogits (N, E) f32 written: from dweight (N, k) f32 through weights and scores, plus the balance
  * loss (aux_scale E f_e / R on each P term), the z-loss (z_scale 2 lse softmax_e) and the entropy

@@ -56,6 +56,13 @@ typedef struct DeviceOps {
     int (*route_fwd)(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
     int (*route_bwd)(Device *d, Tensor dlogits, const Routing *r, Tensor dweight, Tensor logits,
                      const RouteOpt *opt);
+    int (*gate_noise_fwd)(Device *d, Tensor noisy, Tensor clean, Tensor raw, const RouteOpt *opt);
+    int (*gate_noise_bwd)(Device *d, Tensor draw, Tensor dnoisy, Tensor raw, const RouteOpt *opt);
+    int (*gate_cv_fwd)(Device *d, const GateCv *a, const RouteOpt *opt);
+    int (*gate_cv_bwd)(Device *d, const GateCv *a, double scale, const RouteOpt *opt);
+    int (*count_sum)(Device *d, Tensor total, Tensor counts);
+    int (*balance_update)(Device *d, Tensor f, Tensor bias, Tensor total, double tokens,
+                          double rate);
     int (*dispatch_fwd)(Device *d, Tensor xe, Tensor x, const Routing *r);
     int (*dispatch_bwd)(Device *d, Tensor dx, Tensor dxe, const Routing *r);
     int (*combine_fwd)(Device *d, Tensor y, Tensor base, Tensor ye, const Routing *r);
@@ -83,7 +90,7 @@ typedef struct DeviceOps {
     int (*weights_changed)(Device *d);
 } DeviceOps;
 
-enum { DEVICE_MAX_ACCOUNTS = 48 };
+enum { DEVICE_MAX_ACCOUNTS = 64 };
 
 struct Device {
     const DeviceOps *ops;

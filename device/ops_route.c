@@ -71,7 +71,7 @@ static void need_route_opt(OpId op, const Routing *r, int64_t N, const RouteOpt 
           "%lld tokens are no multiple of the routing group of %lld", (long long)N,
           (long long)opt->group_tokens);
     int64_t groups = N / opt->group_tokens;
-    int64_t rows = opt->mode == ROUTE_DROPLESS ? N * k : E * groups * opt->capacity;
+    int64_t rows = route_is_compact(opt) ? N * k : E * groups * opt->capacity;
     need(op, "routing.row_src", r->row_src, DT_I32, SHAPE(rows));
     need(op, "routing.load", r->load, DT_I32, SHAPE(groups, E));
     need(op, "routing.count", r->count, DT_I32, SHAPE(groups, E));

@@ -3,7 +3,7 @@
  * Keeping: choices in (rank, token) order take places while their expert has room. Recycling: what
  * was lost is matched, in that order, to the free places in a random order. So the place of a
  * recycled choice is uniform over free places, not over experts. By score, and for experts that
- * choose: one stable sort by falling score finds who is kept; places are given in order afterwards.
+ * choose: one stable sort by falling score finds who is kept.
  */
 #include "device/route_assign.h"
 
@@ -42,7 +42,7 @@ static Scratch scratch_cut(const RouteGroup *g, void *memory)
 static void choice_place(RouteGroup *g, int64_t choice, int32_t expert)
 {
     g->expert[choice] = expert;
-    g->place[choice] = g->load[expert]++;
+    g->load[expert]++;
 }
 
 /* Every choice takes a place at its own expert while there is room. Returns the number lost. */
@@ -56,7 +56,7 @@ static int64_t keep(RouteGroup *g, int32_t *lost)
             if (expert >= 0 && g->load[expert] < g->capacity) {
                 choice_place(g, choice, expert);
             } else {
-                g->expert[choice] = g->place[choice] = -1;
+                g->expert[choice] = -1;
                 if (expert >= 0) lost[n_lost++] = (int32_t)choice;
             }
         }
@@ -159,7 +159,7 @@ void route_drop_by_score(RouteGroup *g, void *scratch)
     Scratch s = scratch_cut(g, scratch);
     int64_t n = 0;
     for (int64_t i = 0; i < g->tokens * g->k; i++) {
-        g->expert[i] = g->place[i] = -1;
+        g->expert[i] = -1;
         if (g->first[i] < 0) continue;
         s.order[n++] = by_falling_score(g->scores[i / g->k * g->experts + g->first[i]], i);
     }
@@ -167,18 +167,10 @@ void route_drop_by_score(RouteGroup *g, void *scratch)
     for (int64_t i = 0; i < n; i++) {
         uint32_t choice = (uint32_t)s.order[i];
         int32_t expert = g->first[choice];
-        if (g->load[expert] < g->capacity) {
-            g->expert[choice] = expert;
-            g->load[expert]++;
-        } else {
-            g->overflow++;
-        }
+        if (g->load[expert] < g->capacity) choice_place(g, choice, expert);
+        else g->overflow++;
     }
     g->unplaced = g->overflow;
-    memset(g->load, 0, (size_t)g->experts * sizeof *g->load);
-    for (int64_t j = 0; j < g->k; j++)
-        for (int64_t i = j; i < g->tokens * g->k; i += g->k)
-            if (g->expert[i] >= 0) choice_place(g, i, g->expert[i]);
 }
 
 void route_expert_choice(RouteGroup *g, int32_t *first, void *scratch)
@@ -189,7 +181,7 @@ void route_expert_choice(RouteGroup *g, int32_t *first, void *scratch)
     int32_t *filled = s.place_expert, *taken = s.lost; /* (R): slots used; by the expert at hand */
     int64_t E = g->experts, takes = size_min(g->capacity, g->tokens);
     memset(filled, 0, (size_t)g->tokens * sizeof *filled);
-    for (int64_t i = 0; i < g->tokens * E; i++) first[i] = g->expert[i] = g->place[i] = -1;
+    for (int64_t i = 0; i < g->tokens * E; i++) first[i] = g->expert[i] = -1;
     for (int64_t e = 0; e < E; e++) {
         memset(taken, 0, (size_t)g->tokens * sizeof *taken);
         for (int64_t n = 0; n < g->tokens; n++)

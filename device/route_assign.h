@@ -24,7 +24,6 @@ typedef struct RouteGroup {
     PhiloxKey key;        /* of the group: {seed, RNG_RECYCLE, layer, step << 32 | group} */
 
     int32_t *expert;   /* (R, k) out: expert in force; -1 = unplaced, or none */
-    int32_t *place;    /* (R, k) out: place inside the expert, 0 .. C-1; -1 = unplaced */
     int32_t *load;     /* (E) out: choices placed at the expert */
     int64_t overflow;  /* out: choices that their own expert had no room for */
     int64_t recycled;  /* out: of those, placed at another expert */
@@ -43,8 +42,7 @@ int64_t route_assign_scratch(int64_t tokens, int64_t experts, int64_t k, int64_t
 void route_recycle(RouteGroup *g, void *scratch);
 /* Without room for it a choice stays unplaced: first in (rank, token) order is first served. */
 void route_drop(RouteGroup *g, void *scratch);
-/* An expert keeps the choices with the highest scores (ties: earlier token); those that are kept
- * take places in (rank, token) order. */
+/* An expert keeps the choices with the highest scores (ties: earlier token). */
 void route_drop_by_score(RouteGroup *g, void *scratch);
 /* Each expert takes min(C, R) tokens. k is E. first, (R, E) out, is filled by ascending expert. */
 void route_expert_choice(RouteGroup *g, int32_t *first, void *scratch);

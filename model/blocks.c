@@ -4,8 +4,7 @@
 
 Tensor pass_rows(const Pass *p, Tensor t) { return tensor_given(t) ? tensor_slice(t, 0, p->N) : t; }
 
-/* Slice i of the first dimension, without it: (A, B, C, D) -> (B, C, D). */
-static Tensor sub(Tensor t, int64_t i)
+Tensor tensor_sub(Tensor t, int64_t i)
 {
     Tensor s = tensor_slice(t, i, 1);
     for (int k = 1; k < s.n_dim; k++) s.dim[k - 1] = s.dim[k];
@@ -16,24 +15,26 @@ static Tensor sub(Tensor t, int64_t i)
 /* Rows of an expert buffer in this pass. */
 static int64_t pass_expert_rows(const Pass *p)
 {
-    const ModelConfig *c = &p->m->c;
-    if (!p->train || c->routing == ROUTE_DROPLESS) return p->N * c->top_k;
-    return c->n_experts * (p->N / c->routing_group_tokens) * model_capacity(c);
+    return p->train ? model_expert_rows(&p->m->c, p->N) : p->N * p->m->c.top_k;
 }
 
 static void cut_routing(const Pass *p, int64_t l, LayerActs *a, int64_t rows)
 {
     const WorkTensors *w = &p->m->w;
     Routing *r = &a->route;
-    Tensor *by_token[] = {&r->probs, &r->first, &r->expert, &r->row, &r->weight, &a->logits};
+    Tensor *by_token[] = {&r->probs, &a->logits, &a->noise_raw, &a->clean};
     for (size_t i = 0; i < sizeof by_token / sizeof by_token[0]; i++)
         *by_token[i] = pass_rows(p, *by_token[i]);
+    int64_t slots = p->train ? model_slots(&p->m->c) : p->m->c.top_k;
+    Tensor *by_slot[] = {&r->first, &r->expert, &r->row, &r->weight};
+    for (size_t i = 0; i < sizeof by_slot / sizeof by_slot[0]; i++)
+        *by_slot[i] = tensor_2d(by_slot[i]->data, by_slot[i]->type, p->N, slots);
     Tensor *by_row[] = {&r->row_src, &a->xe, &a->gu, &a->h, &a->ye};
     for (size_t i = 0; i < sizeof by_row / sizeof by_row[0]; i++)
         *by_row[i] = tensor_slice(*by_row[i], 0, rows);
-    r->stats = p->train ? sub(sub(w->stats, p->micro), l) : w->eval_stats;
-    r->load = p->train ? sub(sub(w->load, p->micro), l) : w->eval_load;
-    r->count = p->train ? sub(sub(w->count, p->micro), l) : w->eval_count;
+    r->stats = p->train ? tensor_sub(tensor_sub(w->stats, p->micro), l) : w->eval_stats;
+    r->load = p->train ? tensor_sub(tensor_sub(w->load, p->micro), l) : w->eval_load;
+    r->count = p->train ? tensor_sub(tensor_sub(w->count, p->micro), l) : w->eval_count;
 }
 
 LayerActs pass_acts(const Pass *p, int64_t l)
@@ -54,17 +55,28 @@ LayerActs pass_acts(const Pass *p, int64_t l)
 RouteOpt pass_route_opt(const Pass *p, int64_t l)
 {
     const ModelConfig *c = &p->m->c;
-    return (RouteOpt){.mode = p->train ? (RouteMode)c->routing : ROUTE_DROPLESS,
+    const WorkTensors *w = &p->m->w;
+    RouteMode mode = p->routing ? ROUTE_REPLAY : (RouteMode)c->routing;
+    bool bias = tensor_given(w->route_bias), global = p->train && tensor_given(w->route_f);
+    return (RouteOpt){.mode = p->train ? mode : ROUTE_DROPLESS,
+                      .score = c->router_score,
                       .renorm = c->router_weight == WEIGHT_RENORM,
-                      .weight_scale = 1,
+                      .weight_scale = c->routed_scale,
+                      .drop_by_score = c->drop_policy == DROP_SCORE,
+                      .top_p = c->top_p,
+                      .blocks = c->expert_blocks,
+                      .blocks_top = c->top_expert_blocks,
+                      .bias = bias ? tensor_sub(w->route_bias, l) : tensor_none(),
+                      .balance_f = global ? tensor_sub(w->route_f, l) : tensor_none(),
                       .group_tokens = p->train ? c->routing_group_tokens : p->N,
-                      .capacity = model_capacity(c),
+                      .capacity = model_has_capacity(c) ? model_capacity(c) : 0,
                       .group0 = p->group0,
                       .layer = (uint32_t)l,
                       .vars = p->m->vars,
                       .aux_scale = p->aux_scale,
                       .z_scale = p->z_scale,
-                      .balance_width = p->train ? p->m->w.balance_width : tensor_none()};
+                      .balance_width = p->train ? p->m->w.balance_width : tensor_none(),
+                      .entropy_scale = p->entropy_scale};
 }
 
 void blocks_forward(const Pass *p)

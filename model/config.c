@@ -10,7 +10,12 @@
 static const char *const qk_norm_names[] = {"none", "head_after_rope", "head_before_rope",
                                             "full_before_rope", NULL};
 static const char *const weight_names[] = {"raw", "renorm", NULL};
-static const char *const routing_names[] = {"recycle", "dropless", NULL};
+static const char *const routing_names[] = {
+    [ROUTE_RECYCLE] = "recycle", [ROUTE_DROPLESS] = "dropless", [ROUTE_DROP] = "drop",
+    [ROUTE_EXPERT_CHOICE] = "expert_choice", [ROUTE_EXPERT_CHOICE + 1] = NULL};
+static const char *const drop_names[] = {"position", "score", NULL};
+static const char *const score_names[] = {"softmax", "sigmoid", NULL};
+static const char *const balance_names[] = {"group", "global", NULL};
 
 #define FIELD(name) offsetof(ModelConfig, name)
 
@@ -53,7 +58,7 @@ static const ConfRow rows[] = {
     {"model.init_std", CONF_FLOAT, FIELD(init_std), "0.02", 0, 10, NULL,
      "normal initialisation; outputs into the residual: / sqrt(2 n_layers)"},
     {"model.routing", CONF_ENUM, FIELD(routing), "recycle", 1, 0, routing_names,
-     "in training; evaluation is always dropless"},
+     "in training; evaluation is always dropless top-k"},
     {"model.routing_group_tokens", CONF_INT, FIELD(routing_group_tokens), "1024", 1, 1 << 30, NULL,
      "tokens that compete for capacity"},
     {"model.capacity_factor", CONF_FLOAT, FIELD(capacity_factor), "1", 0.01, 65536, NULL,
@@ -63,6 +68,28 @@ static const ConfRow rows[] = {
     {"model.aux_coef", CONF_FLOAT, FIELD(aux_coef), "0.01", 0, 1000, NULL,
      "load-balance loss, per routing group"},
     {"model.z_coef", CONF_FLOAT, FIELD(z_coef), "0.001", 0, 1000, NULL, "router z-loss"},
+    {"model.drop_policy", CONF_ENUM, FIELD(drop_policy), "position", 1, 0, drop_names,
+     "routing drop: which choices a full expert keeps: the first, or those of the best score"},
+    {"model.router_score", CONF_ENUM, FIELD(router_score), "softmax", 1, 0, score_names,
+     "scores of the experts: softmax over all, or a sigmoid of each logit"},
+    {"model.routed_scale", CONF_FLOAT, FIELD(routed_scale), "1", 1e-3, 1e6, NULL,
+     "factor on the combine weights"},
+    {"model.top_p", CONF_FLOAT, FIELD(top_p), "0", 0, 1, NULL,
+     "experts until their scores sum to this, at most top_k; 0: always top_k"},
+    {"model.expert_blocks", CONF_INT, FIELD(expert_blocks), "0", 0, 65536, NULL,
+     "limited choice: equal runs of experts; 0: off"},
+    {"model.top_expert_blocks", CONF_INT, FIELD(top_expert_blocks), "0", 0, 65536, NULL,
+     "limited choice: blocks that a token may use"},
+    {"model.balance", CONF_ENUM, FIELD(balance), "group", 1, 0, balance_names,
+     "shares in the balance loss: of the routing group, or of the whole previous step"},
+    {"model.bias_rate", CONF_FLOAT, FIELD(bias_rate), "0", 0, 1, NULL,
+     "loss-free balance: step of the selection bias after each step; 0: off"},
+    {"model.entropy_coef", CONF_FLOAT, FIELD(entropy_coef), "0", 0, 1000, NULL,
+     "entropy of a token's scores, added to the loss: sharpens the router"},
+    {"model.gate_noise", CONF_BOOL, FIELD(gate_noise), "false", 1, 0, NULL,
+     "noisy top-k gate: learned noise on the router's logits in training"},
+    {"model.cv_coef", CONF_FLOAT, FIELD(cv_coef), "0", 0, 1000, NULL,
+     "noisy gate: squared variation of importance and load over the experts"},
 };
 enum { N_ROWS = sizeof rows / sizeof rows[0] };
 
@@ -86,7 +113,20 @@ typedef struct Refusal {
     const char *key, *reason;
 } Refusal;
 
-static int check_attention(ModelConfig *c, const Refusal **found, Refusal *room)
+/* The first impossible one of `count`, or NULL. */
+static int refuse(const Refusal *list, size_t count, Refusal *found)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!list[i].impossible) continue;
+        *found = list[i];
+        return -1;
+    }
+    return 0;
+}
+
+#define REFUSE(list, found) refuse(list, sizeof(list) / sizeof *(list), found)
+
+static int check_attention(ModelConfig *c, Refusal *found)
 {
     if (!c->head_dim && c->d_model % c->n_heads == 0) c->head_dim = c->d_model / c->n_heads;
     const Refusal list[] = {
@@ -96,16 +136,10 @@ static int check_attention(ModelConfig *c, const Refusal **found, Refusal *room)
         {c->rope_alpha != 1 && c->head_dim <= 2, "model.rope_alpha", "needs a head width above 2"},
         {c->cla_share > c->n_layers, "model.cla_share", "is larger than model.n_layers"},
     };
-    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
-        if (!list[i].impossible) continue;
-        *room = list[i];
-        *found = room;
-        return -1;
-    }
-    return 0;
+    return REFUSE(list, found);
 }
 
-static int check_ffn(const ModelConfig *c, const Refusal **found, Refusal *room)
+static int check_ffn(const ModelConfig *c, Refusal *found)
 {
     bool moe = c->n_experts > 0;
     const Refusal list[] = {
@@ -121,13 +155,72 @@ static int check_ffn(const ModelConfig *c, const Refusal **found, Refusal *room)
         {c->n_shared == 0 && c->shared_width > 0, "model.shared_width",
          "there are no shared experts (model.n_shared is 0)"},
     };
-    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
-        if (!list[i].impossible) continue;
-        *room = list[i];
-        *found = room;
-        return -1;
-    }
-    return 0;
+    return REFUSE(list, found);
+}
+
+/* Switches of the router that a dense model cannot have. */
+static int check_dense(const ModelConfig *c, Refusal *found)
+{
+    static const char no[] = "there are no experts (model.n_experts is 0)";
+    const Refusal list[] = {
+        {c->router_score != SCORE_SOFTMAX, "model.router_score", no},
+        {c->routed_scale != 1, "model.routed_scale", no},
+        {c->top_p > 0, "model.top_p", no},
+        {c->expert_blocks > 0, "model.expert_blocks", no},
+        {c->top_expert_blocks > 0, "model.top_expert_blocks", no},
+        {c->balance != BALANCE_GROUP, "model.balance", no},
+        {c->bias_rate > 0, "model.bias_rate", no},
+        {c->entropy_coef > 0, "model.entropy_coef", no},
+        {c->gate_noise, "model.gate_noise", no},
+        {c->cv_coef > 0, "model.cv_coef", no},
+    };
+    return c->n_experts ? 0 : REFUSE(list, found);
+}
+
+/* How a token's experts are chosen. */
+static int check_choice(const ModelConfig *c, Refusal *found)
+{
+    static const char by_expert[] = "experts choose their tokens (model.routing expert_choice)";
+    int64_t blocks = c->expert_blocks, top = c->top_expert_blocks, E = c->n_experts;
+    bool expert_choice = c->routing == ROUTE_EXPERT_CHOICE, all = c->top_k == E;
+    const Refusal list[] = {
+        {c->drop_policy == DROP_SCORE && c->routing != ROUTE_DROP, "model.drop_policy",
+         "only model.routing drop leaves choices out by score"},
+        {c->top_p > 0 && c->router_score != SCORE_SOFTMAX, "model.top_p",
+         "sums probabilities: needs model.router_score softmax"},
+        {c->top_p > 0 && expert_choice, "model.top_p", by_expert},
+        {c->top_p >= 1, "model.top_p", "1 would be all top_k experts: leave it at 0"},
+        {(blocks > 0) != (top > 0), blocks ? "model.top_expert_blocks" : "model.expert_blocks",
+         "expert_blocks and top_expert_blocks are needed together"},
+        {blocks > 0 && E % blocks != 0, "model.expert_blocks", "must divide model.n_experts"},
+        {top > blocks, "model.top_expert_blocks", "is larger than model.expert_blocks"},
+        {blocks > 0 && c->top_k > top * (E / size_max(blocks, 1)), "model.top_expert_blocks",
+         "the chosen blocks hold fewer experts than model.top_k"},
+        {blocks > 0 && expert_choice, "model.expert_blocks", by_expert},
+        {c->bias_rate > 0 && expert_choice, "model.bias_rate", by_expert},
+        {c->bias_rate > 0 && all, "model.bias_rate",
+         "every token takes all experts: there is nothing to balance"},
+        {c->gate_noise && expert_choice, "model.gate_noise", by_expert},
+    };
+    return REFUSE(list, found);
+}
+
+/* Losses that have nothing to act on, or not what they need. */
+static int check_losses(const ModelConfig *c, Refusal *found)
+{
+    bool global = c->balance == BALANCE_GLOBAL, cv = c->cv_coef > 0;
+    const Refusal list[] = {
+        {global && c->aux_coef == 0, "model.balance",
+         "changes the balance loss, which is off (model.aux_coef is 0)"},
+        {global && c->routing == ROUTE_EXPERT_CHOICE, "model.balance",
+         "with model.routing expert_choice every expert has the same share"},
+        {cv && !c->gate_noise, "model.cv_coef", "needs model.gate_noise"},
+        {cv && c->top_k == c->n_experts, "model.cv_coef", "needs model.top_k below n_experts"},
+        {cv && (c->top_p > 0 || c->expert_blocks > 0 || c->bias_rate > 0), "model.cv_coef",
+         "its load is that of the k largest noisy logits: not with top_p, expert_blocks or "
+         "bias_rate"},
+    };
+    return REFUSE(list, found);
 }
 
 int model_resolve_widths(ModelConfig *c, Err *e)
@@ -147,24 +240,17 @@ static int check_widths(ModelConfig *c, Refusal *found, Err *why)
         {c->width_penalty && c->aux_coef == 0, "model.width_penalty",
          "changes the balance loss, which is off (model.aux_coef is 0)"},
     };
-    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
-        if (!list[i].impossible) continue;
-        *found = list[i];
-        return -1;
-    }
-    return 0;
+    return REFUSE(list, found);
 }
 
 int model_config_check(ModelConfig *c, const ConfTable *table, const int *lines, const char *path,
                        Err *e)
 {
-    const Refusal *found = NULL;
-    Refusal room;
+    Refusal found;
     Err why = {0};
-    if (check_widths(c, &room, &why))
-        return conf_fail(table, lines, path, room.key, e, "%s", room.reason);
-    if (check_attention(c, &found, &room) || check_ffn(c, &found, &room))
-        return conf_fail(table, lines, path, found->key, e, "%s", found->reason);
+    if (check_widths(c, &found, &why) || check_attention(c, &found) || check_ffn(c, &found) ||
+        check_dense(c, &found) || check_choice(c, &found) || check_losses(c, &found))
+        return conf_fail(table, lines, path, found.key, e, "%s", found.reason);
     return 0;
 }
 
@@ -190,4 +276,28 @@ double model_rope_base(const ModelConfig *c)
 {
     double K = (double)c->head_dim;
     return c->rope_alpha == 1 ? c->rope_theta : c->rope_theta * pow(c->rope_alpha, K / (K - 2));
+}
+
+int64_t model_expert_rows(const ModelConfig *c, int64_t N)
+{
+    int64_t rows = 0;
+    if (!model_has_capacity(c))
+        return size_mul(N, c->top_k, &rows) ? rows : INT64_MAX;
+    int64_t groups = N / c->routing_group_tokens;
+    bool fits = size_mul(c->n_experts, groups, &rows) && size_mul(rows, model_capacity(c), &rows);
+    return fits ? rows : INT64_MAX;
+}
+
+const char *model_routing_name(int mode)
+{
+    CHECK(mode >= ROUTE_RECYCLE && mode <= ROUTE_EXPERT_CHOICE, "routing mode %d", mode);
+    return routing_names[mode];
+}
+
+int model_check_causal(const ModelConfig *c, Err *e)
+{
+    if (!c->n_experts || c->routing != ROUTE_EXPERT_CHOICE) return 0;
+    err_set(e, "this model was trained with model.routing expert_choice: whether an expert took a "
+            "token depended on the tokens behind it, which do not exist yet while a text is made");
+    return err_hint(e, "its held-out loss (isomoe eval) is measured with dropless top-k routing");
 }

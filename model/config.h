@@ -9,6 +9,8 @@
 #include "device/device.h"
 
 typedef enum RouterWeight { WEIGHT_RAW, WEIGHT_RENORM } RouterWeight;
+typedef enum DropPolicy { DROP_POSITION, DROP_SCORE } DropPolicy;
+typedef enum BalanceScope { BALANCE_GROUP, BALANCE_GLOBAL } BalanceScope;
 
 typedef struct ModelConfig {
     int64_t vocab_size, d_model, n_layers;
@@ -31,6 +33,16 @@ typedef struct ModelConfig {
     double capacity_factor;
     int64_t capacity_multiple;             /* m; C = ceil(cf R k / E / m) m */
     double aux_coef, z_coef;
+    int drop_policy;                       /* DropPolicy; of routing drop */
+    int router_score;                      /* RouteScore */
+    double routed_scale;                   /* factor on every combine weight */
+    double top_p;                          /* 0: off; then top_k is the most experts of a token */
+    int64_t expert_blocks, top_expert_blocks; /* 0: off; limited to the best blocks of experts */
+    int balance;                           /* BalanceScope of f_e in the balance loss */
+    double bias_rate;                      /* gamma of the loss-free bias; 0: off */
+    double entropy_coef;                   /* of the mean entropy of the scores, added to the loss */
+    bool gate_noise;                       /* noisy top-k gate, in training */
+    double cv_coef;                        /* of its CV^2 loss */
 } ModelConfig;
 
 /* Rows of the section, with offsets into a struct that holds a ModelConfig at offset `base`: used
@@ -66,6 +78,28 @@ static inline int64_t model_expert_width(const ModelConfig *c, int64_t i)
 
 /* Width of the widest expert: what the buffers of rows are made for. */
 int64_t model_widest_expert(const ModelConfig *c);
+
+/* Whether training has capacity buffers: rows that do not depend on the choices. */
+static inline bool model_has_capacity(const ModelConfig *c)
+{
+    return c->n_experts > 0 && c->routing != ROUTE_DROPLESS;
+}
+
+/* Slots that a token has for its experts in training: k, or E where experts choose tokens. */
+static inline int64_t model_slots(const ModelConfig *c)
+{
+    return c->routing == ROUTE_EXPERT_CHOICE ? c->n_experts : c->top_k;
+}
+
+/* Rows of an expert buffer for N tokens of training; INT64_MAX where 64 bits do not hold them. */
+int64_t model_expert_rows(const ModelConfig *c, int64_t N);
+
+/* Name of a RouteMode as the configuration gives it: "recycle". */
+const char *model_routing_name(int mode);
+
+/* 0 if a text can be generated token by token; else -1 and Err with the reason: expert choice
+ * looks at later tokens. */
+int model_check_causal(const ModelConfig *c, Err *e);
 
 /* Frequency base of the rotation: theta alpha^(K / (K - 2)). */
 double model_rope_base(const ModelConfig *c);

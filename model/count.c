@@ -60,7 +60,7 @@ static void count_forward(const ModelConfig *c, int64_t tokens, int64_t expert_r
     out[FLOP_QKV] = 2 * tokens * D * (L * HK + kv_layers(c) * 2 * GK);
     out[FLOP_ATTENTION] = L * 4 * HK * pairs;
     out[FLOP_OUT] = 2 * tokens * L * HK * D;
-    out[FLOP_ROUTER] = 2 * tokens * L * D * c->n_experts;
+    out[FLOP_ROUTER] = 2 * tokens * L * D * c->n_experts * (c->gate_noise ? 2 : 1);
     out[FLOP_SHARED] = 6 * tokens * L * D * model_shared_width(c);
     out[FLOP_EXPERTS] = 6 * expert_rows * L * D * c->expert_width;
     out[FLOP_HEAD] = 2 * tokens * D * c->vocab_size;
@@ -81,10 +81,8 @@ int64_t count_flops_train(const ModelConfig *c, int64_t T)
 
 int64_t count_flops_executed(const ModelConfig *c, int64_t B, int64_t T)
 {
-    int64_t part[FLOP_PARTS], N = B * T, rows = N * c->top_k, sum = 0;
-    if (c->n_experts && c->routing != ROUTE_DROPLESS)
-        rows = c->n_experts * (N / c->routing_group_tokens) * model_capacity(c);
-    count_forward(c, N, rows, B * (T * (T + 1) / 2), part);
+    int64_t part[FLOP_PARTS], N = B * T, sum = 0;
+    count_forward(c, N, c->n_experts ? model_expert_rows(c, N) : 0, B * (T * (T + 1) / 2), part);
     for (int i = 0; i < FLOP_PARTS; i++) sum += 3 * part[i];
     return sum + part[FLOP_ATTENTION] / 2; /* backward of attention: five products, not four */
 }

@@ -30,6 +30,7 @@ Decoder *decoder_create(Model *m, int64_t max_tokens, Err *e)
 {
     ArenaPlan rehearsal = {0}, plan = {0};
     Decoder *d = NULL;
+    if (model_check_causal(&m->c, e)) return NULL;
     if (max_tokens < 1 || max_tokens > m->w.rope.dim[0]) {
         err_set(e, "%lld tokens to decode, but the model was made for %lld positions",
                 (long long)max_tokens, (long long)m->w.rope.dim[0]);

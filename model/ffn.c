@@ -28,9 +28,7 @@ void ffn_forward(const Pass *p, int64_t l)
         base = branch;
     }
     if (!tensor_given(w->router)) return;
-    RouteOpt opt = pass_route_opt(p, l);
-    dev_router_fwd(d, a.logits, a.ffn_in, w->router);
-    dev_route_fwd(d, &a.route, a.logits, &opt);
+    router_forward(p, l, &a);
     if (m->observer && !p->train) m->observer(m->observer_context, l, &a.route);
     dev_dispatch_fwd(d, a.xe, a.ffn_in, &a.route);
     experts_forward(p, l, &a);
@@ -43,15 +41,11 @@ static void routed_backward(const Pass *p, int64_t l, const LayerActs *a)
 {
     Model *m = p->m;
     Device *d = m->device;
-    const LayerParams *w = &m->p.layer[l], *g = &m->g.layer[l];
     Tensor dx = pass_rows(p, m->w.dx), dweight = pass_rows(p, m->w.dweight);
-    Tensor dlogits = pass_rows(p, m->w.dlogits);
-    RouteOpt opt = pass_route_opt(p, l);
     dev_combine_bwd(d, a->ye, dweight, pass_rows(p, m->w.dres), a->ye, &a->route);
     experts_backward(p, l, a);
     dev_dispatch_bwd(d, dx, a->ye, &a->route);
-    dev_route_bwd(d, dlogits, &a->route, dweight, a->logits, &opt);
-    dev_router_bwd(d, dx, g->router, dlogits, a->ffn_in, w->router);
+    router_backward(p, l, a);
 }
 
 void ffn_backward(const Pass *p, int64_t l)

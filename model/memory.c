@@ -65,6 +65,7 @@ static const struct {
     {"attn.k_norm.weight", offsetof(LayerParams, k_norm)},
     {"ffn_norm.weight", offsetof(LayerParams, ffn_norm)},
     {"router.weight", offsetof(LayerParams, router)},
+    {"router_noise.weight", offsetof(LayerParams, router_noise)},
     {"experts.gate_up.weight", offsetof(LayerParams, gate_up)},
     {"experts.down.weight", offsetof(LayerParams, down)},
     {"shared.gate_up.weight", offsetof(LayerParams, shared_gate_up)},
@@ -166,11 +167,16 @@ static void layout_ffn(Model *m, LayerActs *a, Layout *at)
 {
     const ModelConfig *c = &m->c;
     DType type = m->shape.type;
-    int64_t N = m->shape.B * m->shape.T, D = c->d_model, E = c->n_experts, k = c->top_k;
+    int64_t N = m->shape.B * m->shape.T, D = c->d_model, E = c->n_experts;
+    int64_t k = m->shape.train ? model_slots(c) : c->top_k;
     int64_t F = model_widest_expert(c), S = model_shared_width(c), R = m->rows_max;
     if (E) {
         Routing *r = &a->route;
         a->logits = take2(at, "logits", DT_F32, N, E);
+        if (c->gate_noise && m->shape.train) {
+            a->noise_raw = take2(at, "noise_raw", DT_F32, N, E);
+            a->clean = c->cv_coef > 0 ? take2(at, "clean", DT_F32, N, E) : tensor_none();
+        }
         r->probs = take2(at, "probs", DT_F32, N, E);
         r->first = take2(at, "first", DT_I32, N, k);
         r->expert = take2(at, "expert", DT_I32, N, k);
@@ -187,6 +193,23 @@ static void layout_ffn(Model *m, LayerActs *a, Layout *at)
         a->shared_gu = take2(at, "shared_gu", type, N, 2 * S);
         a->shared_h = take2(at, "shared_h", type, N, S);
     }
+}
+
+/* What the routing of a whole step leaves: statistics, and what the balance is made of. */
+static void layout_step(Model *m, Layout *at)
+{
+    const ModelConfig *c = &m->c;
+    WorkTensors *w = &m->w;
+    int64_t M = m->shape.micro_batches, L = c->n_layers, E = c->n_experts;
+    int64_t groups = size_max(1, m->shape.B * m->shape.T / c->routing_group_tokens);
+    bool global = c->balance == BALANCE_GLOBAL;
+    w->stats = take(at, "stats", DT_F32, M, L, groups, STAT_COUNT);
+    w->load = take(at, "load", DT_I32, M, L, groups, E);
+    w->count = take(at, "count", DT_I32, M, L, groups, E);
+    if (c->width_penalty) w->balance_width = take1(at, "balance_width", DT_F32, E);
+    if (c->cv_coef > 0) w->cv = take3(at, "cv", DT_F32, M, L, groups);
+    if (global) w->route_f = take2(at, "route_f", DT_F32, L, E);
+    if (global || c->bias_rate > 0) w->route_total = take2(at, "route_total", DT_F64, L, E);
 }
 
 static void layout_work(Model *m, Layout *at)
@@ -209,16 +232,11 @@ static void layout_work(Model *m, Layout *at)
     w->rope = take3(at, "rope", DT_F32, positions, c->head_dim / 2, 2);
     m->vars = take1(at, "step variables", DT_F64, sizeof(StepVars) / 8).data;
     if (!E) return;
-    int64_t groups = size_max(1, N / c->routing_group_tokens);
     w->eval_stats = take2(at, "eval_stats", DT_F32, 1, STAT_COUNT);
     w->eval_load = take2(at, "eval_load", DT_I32, 1, E);
     w->eval_count = take2(at, "eval_count", DT_I32, 1, E);
-    if (!m->shape.train) return;
-    w->balance_width = tensor_none();
-    if (c->width_penalty) w->balance_width = take1(at, "balance_width", DT_F32, E);
-    w->stats = take(at, "stats", DT_F32, m->shape.micro_batches, c->n_layers, groups, STAT_COUNT);
-    w->load = take(at, "load", DT_I32, m->shape.micro_batches, c->n_layers, groups, E);
-    w->count = take(at, "count", DT_I32, m->shape.micro_batches, c->n_layers, groups, E);
+    if (c->bias_rate > 0) w->route_bias = take2(at, "route_bias", DT_F32, c->n_layers, E);
+    if (m->shape.train) layout_step(m, at);
 }
 
 static void layout_backward(Model *m, Layout *at)
@@ -240,7 +258,11 @@ static void layout_backward(Model *m, Layout *at)
     if (!E) return;
     w->dh = take2(at, "dh", type, m->rows_max, model_widest_expert(c));
     w->dlogits = take2(at, "dlogits", DT_F32, N, E);
-    w->dweight = take2(at, "dweight", DT_F32, N, c->top_k);
+    w->dweight = take2(at, "dweight", DT_F32, N, model_slots(c));
+    if (c->gate_noise) w->dnoise = take2(at, "dnoise", DT_F32, N, E);
+    if (c->cv_coef == 0) return;
+    w->dnoise_cv = take2(at, "dnoise_cv", DT_F32, N, E);
+    w->dclean = take2(at, "dclean", DT_F32, N, E);
 }
 
 void model_layout(Model *m, ArenaPlan *plan, char *base)

@@ -9,7 +9,7 @@
  * holds their gradients (f32). */
 typedef struct LayerParams {
     Tensor attn_norm, q, q_bias, k, k_bias, v, v_bias, o, q_norm, k_norm;
-    Tensor ffn_norm, router, gate_up, down, shared_gate_up, shared_down;
+    Tensor ffn_norm, router, router_noise, gate_up, down, shared_gate_up, shared_down;
     Tensor *each_gate_up, *each_down; /* (E) in place of gate_up, down: own widths; or NULL */
 } LayerParams;
 
@@ -28,7 +28,8 @@ typedef struct LayerActs {
     Tensor o, lse;             /* (N, H, K), (B, H, T) */
     Tensor mid;                /* (N, D) residual after attention */
     Tensor ffn_in, ffn_rstd;   /* (N, D), (N) */
-    Tensor logits;             /* (N, E) f32 */
+    Tensor logits;             /* (N, E) f32: what is routed by; noisy in training if so */
+    Tensor noise_raw, clean;   /* (N, E) f32: before softplus; logits without noise (cv_coef only) */
     Routing route;
     Tensor xe, gu, h, ye;      /* (R, D), (R, 2F), (R, F), (R, D); F of the widest expert */
     Tensor shared_gu, shared_h; /* (N, 2S), (N, S) */
@@ -41,14 +42,17 @@ typedef struct WorkTensors {
     Tensor final_x, final_in, final_rstd; /* (N, D), (N, D), (N) */
     Tensor lse, target_logit, loss;      /* (N), (N) f32, (2) f64 */
     Tensor stats, load;                  /* (micro, L, Gr, STAT_COUNT) f32, (micro, L, Gr, E) i32 */
-    Tensor count;                        /* (micro, L, Gr, E) i32 */
-    Tensor eval_stats, eval_load, eval_count; /* (1, STAT_COUNT), (1, E), (1, E) */
+    Tensor count, cv;                    /* (micro, L, Gr, E) i32, (micro, L, Gr) f32 */
+    Tensor eval_stats, eval_load, eval_count; /* (1, STAT_COUNT), (1, E) */
+    Tensor route_f, route_bias;          /* (L, E) f32 carried from step to step; or none */
+    Tensor route_total;                  /* (L, E) f64 */
     Tensor rope;                         /* (positions, K/2, 2) f32 */
     Tensor dres, dx;                     /* (N, D) */
     Tensor d_o, dq, dq_raw;              /* (N, H, K) */
     Tensor dk, dk_raw, dv;               /* (N, G, K) */
     Tensor dh, dh_shared;                /* (R, F), (N, S) */
-    Tensor dlogits, dweight;             /* (N, E), (N, k) f32 */
+    Tensor dlogits, dweight;             /* (N, E), (N, slots) f32 */
+    Tensor dnoise, dnoise_cv, dclean;    /* (N, E) f32; the latter two for cv_coef only */
     Tensor balance_width;                /* (E) f32 width / mean width: the P-penalty; or none */
 } WorkTensors;
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "device/route_assign.h"
 #include "model/pass.h"
 
 /* ---- Life -------------------------------------------------------------------------------------*/
@@ -13,9 +14,13 @@
 /* Shapes that the config cannot serve are the user's mistakes. */
 static int check_shape(const ModelConfig *c, const ModelShape *s, Err *e)
 {
-    int64_t N;
+    int64_t N, places = c->n_experts * model_capacity(c);
     if (s->B < 1 || s->T < 1 || !size_mul(s->B, s->T, &N) || N > 1 << 30)
         return err_set(e, "a micro-batch of %lld x %lld tokens", (long long)s->B, (long long)s->T);
+    if (s->train && c->routing == ROUTE_RECYCLE && places > ROUTE_MAX_PLACES)
+        return err_set(e, "model.routing_group_tokens, capacity_factor: %lld places in a routing "
+                       "group, recycling draws among at most %d", (long long)places,
+                       (int)ROUTE_MAX_PLACES);
     if (!s->train || !c->n_experts || N % c->routing_group_tokens == 0) return 0;
     err_set(e, "model.routing_group_tokens is %lld, a micro-batch has %lld x %lld = %lld tokens",
             (long long)c->routing_group_tokens, (long long)s->B, (long long)s->T, (long long)N);
@@ -30,12 +35,13 @@ static int prepare(Model *m, const ModelConfig *c, const ModelShape *shape, Err 
     if (m->shape.micro_batches < 1) m->shape.micro_batches = 1;
     if (check_shape(c, shape, e) || params_build(&m->table, c, e) || model_alloc_arrays(m, e))
         return -1;
-    int64_t N = shape->B * shape->T;
+    int64_t N = shape->B * shape->T, slots = shape->train ? model_slots(c) : c->top_k;
     m->rows_max = N * c->top_k;
-    if (c->n_experts && shape->train && c->routing != ROUTE_DROPLESS) {
-        int64_t groups = N / c->routing_group_tokens;
-        m->rows_max = size_max(m->rows_max, c->n_experts * groups * model_capacity(c));
-    }
+    if (c->n_experts && shape->train)
+        m->rows_max = size_max(m->rows_max, model_expert_rows(c, N));
+    if (N * slots > INT32_MAX)
+        return err_set(e, "%lld tokens with %lld choices in a micro-batch do not fit in 32 bits",
+                       (long long)N, (long long)slots);
     if (m->rows_max > INT32_MAX)
         return err_set(e, "%lld expert rows in a micro-batch do not fit in 32 bits",
                        (long long)m->rows_max);
@@ -110,6 +116,7 @@ Model *model_create(Device *d, const ModelConfig *c, const ModelShape *shape, Er
     CHECK(arena_total(&plan) == arena_total(&rehearsal), "the layout changed");
     if (upload_rope(m, e)) goto fail;
     upload_widths(m);
+    balance_init(m);
     StepVars zero = {0};
     dev_step_begin(d, m->vars, &zero);
     hint_weights(m);
@@ -148,13 +155,6 @@ void model_observe(Model *m, RouteObserver call, void *context)
     m->observer_context = context;
 }
 
-int model_state(Model *m, StateTensor out[STATE_MAX])
-{
-    (void)m;
-    (void)out;
-    return 0;
-}
-
 void model_init(Model *m, uint64_t seed)
 {
     dev_fill(m->device, m->master, 0); /* the padding between rows too */
@@ -166,6 +166,7 @@ void model_init(Model *m, uint64_t seed)
         dev_upload(m->device, params_view(row, m->master.data, DT_F32), values);
         free(values);
     }
+    balance_init(m);
     model_refresh_weights(m);
 }
 
@@ -203,6 +204,9 @@ void model_train_micro(Model *m, const MicroBatch *b, int64_t groups_total, int6
     Pass p = begin_pass(m, b, true);
     p.aux_scale = m->c.aux_coef / (double)groups_total;
     p.z_scale = m->c.z_coef / (double)tokens_total;
+    p.entropy_scale = m->c.entropy_coef / (double)tokens_total;
+    p.cv_scale = m->c.cv_coef / (double)groups_total;
+    p.routing = b->routing;
     blocks_forward(&p);
     WorkTensors *w = &m->w;
     CeOpt opt = {.vars = m->vars};

@@ -3,7 +3,9 @@
  * All memory is planned from the config (model_plan), printed and allocated once in model_create;
  * nothing is allocated in a step. Loss = sum over counted targets of the global batch of their
  * negative log-likelihood / number of those targets + aux_coef * sum over layers of the mean over
- * groups of l_aux + z_coef * sum over layers of the mean over tokens of logsumexp(router logits)^2.
+ * groups of l_aux + z_coef * sum over layers of the mean over tokens of logsumexp(router logits)^2
+ * + entropy_coef * sum over layers of the mean over tokens of the entropy of the scores
+ * + cv_coef * sum over layers of the mean over groups of l_cv (noisy gate; docs/MATH.md).
  * Every gradient is the gradient of that number.
  */
 #ifndef ISOMOE_MODEL_MODEL_H
@@ -63,6 +65,8 @@ typedef struct MicroBatch { /* host arrays (B, T); B at most shape.B, T exactly 
     const int32_t *tokens, *targets, *doc_start; /* doc_start may be NULL: no documents */
     int64_t group0; /* global index of the first routing group */
     int index;      /* 0 .. micro_batches-1: where its statistics go */
+    const int32_t *routing; /* (L, B T, slots) experts in force to replay (train only; -1: none);
+                               NULL: the router decides */
 } MicroBatch;
 
 void model_zero_grads(Model *m);
@@ -74,6 +78,8 @@ void model_train_micro(Model *m, const MicroBatch *b, int64_t groups_total, int6
 typedef struct StepStats { /* of the micro-batches since model_zero_grads; host memory */
     double loss_sum, targets;      /* sum of negative log-likelihoods, and their number */
     double aux, z;                 /* sum over layers of mean l_aux; of mean lse^2 */
+    double entropy, cv;            /* sum over layers of mean entropy; of mean l_cv */
+    double choices;                /* experts chosen a token, mean over tokens and layers */
     double overflow, recycled, unplaced; /* shares of all choices */
     double max_load;               /* largest expert load / mean load, mean over layers */
     double active_width;           /* mean over tokens and layers of the sum of the widths of the
@@ -83,6 +89,15 @@ typedef struct StepStats { /* of the micro-batches since model_zero_grads; host 
 } StepStats;
 
 void model_stats(Model *m, int n_micro, StepStats *out);
+
+/* After the last micro-batch of a step and its update: shares of choices for the balance loss of
+ * the next step, and the loss-free bias. Not to be called for a step that was skipped: it leaves no
+ * trace in the model. Nothing to do unless model.balance is global or model.bias_rate is set. */
+void model_end_step(Model *m, int n_micro);
+
+/* Experts in force of the last training micro-batch, (L, N, slots) into host memory; slots as
+ * model_slots says. */
+void model_read_routing(Model *m, int32_t *routing);
 
 /* Held-out loss: dropless, no gradients. Adds to sums[0] the negative log-likelihood, to sums[1]
  * the number of targets. If token_nll is given (B*T floats) it receives each token's, 0 where
@@ -99,7 +114,8 @@ void model_observe(Model *m, RouteObserver call, void *context);
 /* Logits (B*T, V) f32 into host memory: for tests and small tools. Routing dropless. */
 void model_logits(Model *m, const MicroBatch *b, float *logits);
 
-/* Decoding one sequence with a cache of keys and values. */
+/* Decoding one sequence with a cache of keys and values. Refused for an expert-choice model
+ * (model_check_causal). */
 typedef struct Decoder Decoder;
 Decoder *decoder_create(Model *m, int64_t max_tokens, Err *e);
 void decoder_destroy(Decoder **d);

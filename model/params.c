@@ -112,6 +112,7 @@ static void add_ffn(Builder *b, double std, double std_out)
     add_row(b, PARAM_NORM, "ffn_norm.weight", 0, 1, D);
     if (E) {
         add_row(b, PARAM_ROUTER, "router.weight", std, 2, E, D);
+        if (c->gate_noise) add_row(b, PARAM_ROUTER, "router_noise.weight", 0, 2, E, D);
         add_experts(b, std, std_out);
     }
     if (S) {

@@ -26,13 +26,17 @@ typedef struct Pass {
     bool documents;           /* w.doc_start holds document starts */
     int micro;                /* where the statistics go */
     int64_t group0;           /* global index of the first routing group */
-    double aux_scale, z_scale;
+    double aux_scale, z_scale, entropy_scale, cv_scale;
+    const int32_t *routing;   /* (L, N, slots) choices to replay, host memory; or NULL */
     Decoder *decoder;         /* keys and values come from and go to its cache; or NULL */
     int64_t pos0;             /* position of the first token */
 } Pass;
 
 /* The layer's tensors cut to this pass's N tokens and to the rows of its routing mode. */
 LayerActs pass_acts(const Pass *p, int64_t l);
+
+/* Slice i of the first dimension, without it: (A, B, C, D) -> (B, C, D). */
+Tensor tensor_sub(Tensor t, int64_t i);
 
 /* First N rows of a work tensor; none stays none. */
 Tensor pass_rows(const Pass *p, Tensor t);
@@ -41,6 +45,13 @@ RouteOpt pass_route_opt(const Pass *p, int64_t l);
 /* attn_in -> branch; dres -> dx and gradients. */
 void attention_forward(const Pass *p, int64_t l);
 void attention_backward(const Pass *p, int64_t l);
+
+/* ffn_in -> logits and a->route; dweight (in w) -> gradients of the router, added to w.dx. */
+void router_forward(const Pass *p, int64_t l, LayerActs *a);
+void router_backward(const Pass *p, int64_t l, const LayerActs *a);
+
+/* What the router carries from step to step as it is before the first one. */
+void balance_init(Model *m);
 
 /* ffn_in -> branch; dres -> dx and gradients. */
 void ffn_forward(const Pass *p, int64_t l);

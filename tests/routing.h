@@ -40,7 +40,8 @@ static inline int64_t trial_groups(const Trial *t) { return t->N / t->R; }
 
 static inline int64_t trial_rows(const Trial *t)
 {
-    return t->mode == ROUTE_DROPLESS ? t->N * t->k : t->E * trial_groups(t) * t->C;
+    bool gaps = t->mode != ROUTE_DROPLESS && !(t->mode == ROUTE_REPLAY && t->C == 0);
+    return gaps ? t->E * trial_groups(t) * t->C : t->N * t->k;
 }
 
 static inline void trial_outputs(const Trial *t, TrialOutput out[TRIAL_OUTPUTS])

@@ -32,17 +32,27 @@ static double train_step(Model *m, Optimizer *o, const TinyBatch *b, int64_t ste
     StepVars vars;
     optimizer_step(o, &vars);
     assert_int_equal(vars.skip, 0);
+    model_end_step(m, 1);
     StepStats stats;
     model_stats(m, 1, &stats);
     return stats.loss_sum / stats.targets;
 }
 
-static ModelConfig learner(void)
+static void own_widths(ModelConfig *c, const char *list)
 {
-    ModelConfig c = tiny_config();
+    Err e = {0};
+    snprintf(c->expert_widths, sizeof c->expert_widths, "%s", list);
+    if (model_resolve_widths(c, &e)) fail_msg("%s", e.message);
+}
+
+/* A tiny case in a size that learns. */
+static ModelConfig learner_of(const char *name)
+{
+    ModelConfig c = tiny_case(name);
     c.d_model = 64;
     c.head_dim = 16;
     c.expert_width = 64;
+    if (model_has_own_widths(&c)) own_widths(&c, "24 104 40 88");
     c.shared_width = 64;
     c.n_layers = 2;
     c.init_std = 0.05;
@@ -53,8 +63,11 @@ static ModelConfig learner(void)
     return c;
 }
 
-static void overfit(ModelConfig c, DType type, double bar)
+static ModelConfig learner(void) { return learner_of("base"); }
+
+static void overfit(const char *name, DType type, int steps, double bar)
 {
+    ModelConfig c = learner_of(name);
     Device *d = tiny_device(2);
     ModelShape shape = {.type = type, .B = 4, .T = 32, .micro_batches = 1, .train = true};
     Model *m = tiny_model(d, &c, shape, 1);
@@ -63,11 +76,12 @@ static void overfit(ModelConfig c, DType type, double bar)
     assert_non_null(o);
     TinyBatch b = tiny_batch(&c, 4, 32, 2);
     double loss = 0, first = 0;
-    for (int step = 0; step < 150; step++) {
+    for (int step = 0; step < steps; step++) {
         loss = train_step(m, o, &b, step);
         if (!step) first = loss;
     }
-    if (!(first > 3 && loss < bar)) fail_msg("loss went from %g to %g, bar %g", first, loss, bar);
+    if (!(first > 3 && loss < bar))
+        fail_msg("%s: loss went from %g to %g, bar %g", name, first, loss, bar);
     optimizer_destroy(&o);
     model_destroy(&m);
     tiny_batch_free(&b);
@@ -77,26 +91,34 @@ static void overfit(ModelConfig c, DType type, double bar)
 static void test_overfit_f32(void **state)
 {
     (void)state;
-    overfit(learner(), DT_F32, 0.02);
+    overfit("base", DT_F32, 150, 0.02);
 }
 
 static void test_overfit_bf16(void **state)
 {
     (void)state;
-    overfit(learner(), DT_BF16, 0.05);
+    overfit("base", DT_BF16, 150, 0.05);
 }
 
-/* Experts of own widths, in both types, with the P-penalty. */
+/* Every routing mode learns the batch by heart. */
+static void test_overfit_modes(void **state)
+{
+    static const char *const modes[] = {
+        "dropless", "drop", "drop by score", "expert choice", "expert choice raw", "sigmoid raw",
+        "top-p", "top-p recycle", "limited", "global balance", "loss-free bias", "deepseek-v3",
+        "entropy", "noise cv", "llama-moe"};
+    (void)state;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) overfit(modes[i], DT_F32, 80, 0.3);
+}
+
+/* Experts of own widths, in both types and with the P-penalty. */
 static void test_overfit_own_widths(void **state)
 {
     (void)state;
-    Err e = {0};
-    ModelConfig c = learner();
-    snprintf(c.expert_widths, sizeof c.expert_widths, "24 104 40 88");
-    if (model_resolve_widths(&c, &e)) fail_msg("%s", e.message);
-    c.width_penalty = true;
-    overfit(c, DT_F32, 0.02);
-    overfit(c, DT_BF16, 0.05);
+    overfit("own widths", DT_F32, 150, 0.02);
+    overfit("own widths", DT_BF16, 150, 0.05);
+    overfit("own widths, global penalty", DT_F32, 150, 0.1);
+    overfit("hmoe top-p", DT_F32, 150, 0.02);
 }
 
 /* Each optimizer in turn, from the same start. */
@@ -105,11 +127,11 @@ static void test_overfit_optimizers(void **state)
     (void)state;
     OptimConfig kept = optim;
     optim.moments = MOMENTS_BF16;
-    overfit(learner(), DT_F32, 0.02);
+    overfit("base", DT_F32, 150, 0.02);
     optim.kind = OPTIM_MUON;
-    overfit(learner(), DT_BF16, 0.05);
+    overfit("base", DT_BF16, 150, 0.05);
     optim.moments = MOMENTS_F32;
-    overfit(learner(), DT_F32, 0.02);
+    overfit("base", DT_F32, 150, 0.02);
     optim = kept;
 }
 
@@ -162,6 +184,7 @@ int main(void)
         cmocka_unit_test(test_overfit_f32),
         cmocka_unit_test(test_overfit_bf16),
         cmocka_unit_test(test_overfit_own_widths),
+        cmocka_unit_test(test_overfit_modes),
         cmocka_unit_test(test_overfit_optimizers),
         cmocka_unit_test(test_induction),
     };

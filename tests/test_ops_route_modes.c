@@ -37,6 +37,7 @@ static const Mode modes[] = {
     /* recorded choices */
     {CASE(60, 6, 2, 20, 8, ROUTE_REPLAY, true, LOGITS_NORMAL)},
     {CASE(60, 6, 3, 20, 6, ROUTE_REPLAY, false, LOGITS_TIES), .more = {.top_p = 0.4}},
+    {CASE(42, 7, 3, 14, 0, ROUTE_REPLAY, true, LOGITS_NORMAL)}, /* as dropless */
     {CASE(35, 5, 5, 7, 4, ROUTE_REPLAY, true, LOGITS_NORMAL), .more = {SIGMOID, .bias = true}},
     /* sigmoid scores */
     {CASE(1, 1, 1, 1, 1, ROUTE_RECYCLE, true, LOGITS_NORMAL), .more = {SIGMOID}},

@@ -389,6 +389,51 @@ static void route_toy(void **state)
     assert_true(a.stats[STAT_UNPLACED] == 0 && a.stats[STAT_MAX_LOAD] == 3);
 }
 
+/* Sum over groups, times scale; with noise: of logits that are made noisy first. */
+static double gate_loss(const void *p)
+{
+    const RefGate *a = p;
+    double sum = 0;
+    ref_gate_cv_fwd(a);
+    for (int64_t g = 0; g < a->N / a->group_tokens; g++) sum += a->scale * a->loss[g];
+    return sum;
+}
+
+static double noise_loss(const void *p)
+{
+    const RefGate *a = p;
+    ref_gate_noise_fwd(a);
+    return product(a->dnoisy, a->noisy, a->N * a->E);
+}
+
+static void gate(void **state)
+{
+    (void)state;
+    enum { N = 8, E = 5, SIZE = N * E };
+    for (int k = 1; k < E; k++) {
+        used = 0;
+        int32_t first[N * E];
+        RefGate a = {.N = N, .E = E, .k = k, .group_tokens = 4, .seed = 6, .step = 3, .layer = 1,
+                     .clean = normals(SIZE), .raw = normals(SIZE), .noisy = zeros(SIZE),
+                     .dnoisy = normals(SIZE), .dclean = zeros(SIZE), .draw = zeros(SIZE),
+                     .first = first, .loss = zeros(2), .scale = 0.7};
+        ref_gate_noise_bwd(&a);
+        check_gradient("raw", a.raw, a.draw, SIZE, noise_loss, &a);
+        ref_gate_noise_fwd(&a);
+        for (int n = 0; n < N; n++) /* best first */
+            for (int e = 0; e < E; e++) {
+                int above = 0;
+                for (int i = 0; i < E; i++) above += a.noisy[n * E + i] > a.noisy[n * E + e];
+                if (above < k) first[n * k + above] = e;
+            }
+        a.dnoisy = zeros(SIZE), a.draw = zeros(SIZE);
+        ref_gate_cv_bwd(&a);
+        check_gradient("noisy", a.noisy, a.dnoisy, SIZE, gate_loss, &a);
+        check_gradient("clean", a.clean, a.dclean, SIZE, gate_loss, &a);
+        check_gradient("raw of cv", a.raw, a.draw, SIZE, gate_loss, &a);
+    }
+}
+
 static double dispatch_loss(const void *p)
 {
     const RefCombine *a = p;
@@ -496,6 +541,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(qk, setup, teardown),
         cmocka_unit_test_setup_teardown(attention, setup, teardown),
         cmocka_unit_test_setup_teardown(route, setup, teardown),
+        cmocka_unit_test_setup_teardown(gate, setup, teardown),
         cmocka_unit_test_setup_teardown(route_blocks, setup, teardown),
         cmocka_unit_test_setup_teardown(route_toy, setup, teardown),
         cmocka_unit_test_setup_teardown(combine, setup, teardown),

@@ -56,18 +56,17 @@ static void need_token(const Trial *t, int64_t n)
     NEED(t, !t->renorm || sum == 0 || fabsf(weights - 1) < 1e-5f);
 }
 
-/* The choices that found room at their own expert, in (rank, token) order, are where a routing
- * without recycling has them; the others are elsewhere or nowhere. */
+/* The choices that find room at their own expert, in (rank, token) order, stay there; the others
+ * are elsewhere or nowhere. */
 static void need_kept(const Trial *t, int64_t g)
 {
-    int64_t Gr = trial_groups(t), lost = 0, recycled = 0;
+    int64_t lost = 0, recycled = 0;
     int32_t *taken = trial_array(t->E);
     for (int64_t j = 0; j < t->k; j++)
         for (int64_t n = g * t->R; n < (g + 1) * t->R; n++) {
             int32_t e = t->first[n * t->k + j], now = t->expert[n * t->k + j];
             if (taken[e] < t->C) {
                 NEED(t, now == e);
-                NEED(t, t->row[n * t->k + j] == (e * Gr + g) * t->C + taken[e]);
                 taken[e]++;
             } else {
                 NEED(t, now != e);
@@ -82,7 +81,8 @@ static void need_kept(const Trial *t, int64_t g)
     free(taken);
 }
 
-/* Rows and choices point at each other; places are filled from the front; empty rows are -1. */
+/* Rows and choices point at each other; places are filled from the front in (token, choice) order;
+ * empty rows are -1. */
 static void need_rows(const Trial *t)
 {
     int64_t Gr = trial_groups(t);
@@ -98,6 +98,7 @@ static void need_rows(const Trial *t)
                 NEED(t, t->row[src] == row);
                 NEED(t, t->expert[src] == e);
                 NEED(t, src / t->k / t->R == g);
+                NEED(t, c == 0 || t->row_src[row - 1] < src);
             }
         }
     for (int64_t i = 0; i < t->N * t->k; i++)

@@ -22,7 +22,7 @@ static float score_of(const Trial *t, int64_t choice)
 
 /* ---- Dropped choices --------------------------------------------------------------------------*/
 
-/* By position: where recycling keeps a choice it is kept, in the same row; all others are out. */
+/* By position: where recycling keeps a choice it is kept; all others are out. */
 static void drop_keeps_what_recycling_keeps(void **state)
 {
     (void)state;
@@ -36,7 +36,6 @@ static void drop_keeps_what_recycling_keeps(void **state)
             bool kept = a.expert[i] == a.first[i];
             NEED(&a, a.first[i] == b.first[i]);
             NEED(&a, b.expert[i] == (kept ? a.first[i] : -1));
-            NEED(&a, b.row[i] == (kept ? a.row[i] : -1));
             NEED(&a, b.weight[i] == (kept ? a.weight[i] : 0));
         }
         for (int64_t g = 0; g < trial_groups(&a); g++) {
@@ -174,6 +173,37 @@ static void sigmoid_scores(void **state)
         NEED(&t, fabs(t.probs[i] - want) < 1e-6 * want);
     }
     trial_free(&t);
+}
+
+/* Every output of a step is that of its replay, bit by bit: rows follow from the choices alone. */
+static void replay_is_the_step(void **state)
+{
+    static const struct {
+        RouteMode mode;
+        bool by_score;
+        double top_p;
+    } cases[] = {{ROUTE_RECYCLE, false, 0}, {ROUTE_RECYCLE, false, 0.5}, {ROUTE_DROP, false, 0},
+                 {ROUTE_DROP, true, 0},     {ROUTE_DROPLESS, false, 0},
+                 {ROUTE_DROPLESS, false, 0.5}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t C = cases[i].mode == ROUTE_DROPLESS ? 0 : 18;
+        Trial a = trial_busy(cases[i].mode, 17, C), b = trial_busy(ROUTE_REPLAY, 17, C);
+        a.more.drop_by_score = cases[i].by_score;
+        a.more.top_p = b.more.top_p = cases[i].top_p;
+        b.vars.seed = 99; /* nothing is drawn */
+        trial_run(device(), &a);
+        memcpy(b.expert, a.expert, (size_t)(a.N * a.k) * sizeof *a.expert);
+        trial_run(device(), &b);
+        TrialOutput x[TRIAL_OUTPUTS], y[TRIAL_OUTPUTS];
+        trial_outputs(&a, x);
+        trial_outputs(&b, y);
+        for (int j = 0; j < TRIAL_OUTPUTS; j++)
+            if (memcmp(x[j].data, y[j].data, (size_t)output_size(&x[j]) * sizeof(float)))
+                fail_msg("case %zu: other %s", i, x[j].name);
+        trial_free(&a);
+        trial_free(&b);
+    }
 }
 
 /* A bias moves choices; weights and gradients are those of the same choices without it. */
@@ -456,6 +486,7 @@ int main(void)
         cmocka_unit_test(expert_choice_takes_the_highest),
         cmocka_unit_test(weights_add_up),
         cmocka_unit_test(sigmoid_scores),
+        cmocka_unit_test(replay_is_the_step),
         cmocka_unit_test(bias_moves_only_choices),
         cmocka_unit_test(bias_is_added_to_scores),
         cmocka_unit_test(blocks_bound_choices),

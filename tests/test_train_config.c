@@ -106,6 +106,65 @@ static void test_refuses(void **state)
     }
 }
 
+/* Switches of the router that exclude or need each other; the base has 4 experts, top-2. */
+static void test_refuses_routing(void **state)
+{
+    static const struct {
+        const char *overrides[5], *message;
+    } cases[] = {
+        {{"model.routing=replay"}, "model.routing"},
+        {{"model.drop_policy=score"}, "model.drop_policy: only model.routing drop leaves"},
+        {{"model.top_p=0.5", "model.router_score=sigmoid"}, "model.top_p: sums probabilities"},
+        {{"model.top_p=0.5", "model.routing=expert_choice"}, "model.top_p: experts choose"},
+        {{"model.top_p=1"}, "model.top_p: 1 would be all top_k experts"},
+        {{"model.expert_blocks=2"}, "model.top_expert_blocks (default): expert_blocks and top_expert"},
+        {{"model.top_expert_blocks=1"}, "model.expert_blocks (default): expert_blocks and top_expert_blo"},
+        {{"model.expert_blocks=3", "model.top_expert_blocks=1"},
+         "model.expert_blocks: must divide model.n_experts"},
+        {{"model.expert_blocks=2", "model.top_expert_blocks=3"},
+         "model.top_expert_blocks: is larger than model.expert_blocks"},
+        {{"model.expert_blocks=4", "model.top_expert_blocks=1"},
+         "model.top_expert_blocks: the chosen blocks hold fewer experts than model.top_k"},
+        {{"model.expert_blocks=2", "model.top_expert_blocks=1", "model.routing=expert_choice"},
+         "model.expert_blocks: experts choose"},
+        {{"model.bias_rate=0.1", "model.routing=expert_choice"}, "model.bias_rate: experts choose"},
+        {{"model.bias_rate=0.1", "model.top_k=4"}, "model.bias_rate: every token takes all"},
+        {{"model.balance=global", "model.aux_coef=0"}, "model.balance: changes the balance loss"},
+        {{"model.balance=global", "model.routing=expert_choice"},
+         "model.balance: with model.routing expert_choice every expert"},
+        {{"model.gate_noise=true", "model.routing=expert_choice"}, "model.gate_noise: experts"},
+        {{"model.cv_coef=0.1"}, "model.cv_coef: needs model.gate_noise"},
+        {{"model.cv_coef=0.1", "model.gate_noise=true", "model.top_k=4"},
+         "model.cv_coef: needs model.top_k below n_experts"},
+        {{"model.cv_coef=0.1", "model.gate_noise=true", "model.bias_rate=0.1"},
+         "model.cv_coef: its load is that of the k largest noisy logits"},
+        {{"model.cv_coef=0.1", "model.gate_noise=true", "model.top_p=0.1"}, "model.cv_coef: its"},
+        {{"model.routed_scale=0"}, "model.routed_scale"},
+        {{"model.n_experts=0", "model.top_k=0", "model.expert_width=0", "model.gate_noise=true"},
+         "model.gate_noise: there are no experts"},
+        {{"model.n_experts=0", "model.top_k=0", "model.expert_width=0", "model.routed_scale=2"},
+         "model.routed_scale: there are no experts"},
+    };
+    (void)state;
+    write_file(at("c.yaml"), GOOD);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        RunConfig c;
+        Err e = {0};
+        int n = 0;
+        while (cases[i].overrides[n]) n++;
+        assert_int_equal(run_config_read(&c, at("c.yaml"), cases[i].overrides, n, &e), -1);
+        assert_has(e.message, cases[i].message);
+    }
+    RunConfig c;
+    static const char *const together[] = {
+        "model.routing=dropless", "model.router_score=sigmoid", "model.bias_rate=0.001",
+        "model.expert_blocks=2", "model.top_expert_blocks=1", "model.routed_scale=2.5",
+        "model.balance=global", "model.gate_noise=true", "model.entropy_coef=0.1"};
+    read_good(&c, together, sizeof together / sizeof *together);
+    assert_int_equal(c.model.router_score, SCORE_SIGMOID);
+    assert_int_equal(c.model.balance, BALANCE_GLOBAL);
+}
+
 /* A combination names file and line of the key that is to blame. */
 static void test_names_line(void **state)
 {
@@ -168,7 +227,7 @@ static void test_resume(void **state)
     const ConfTable *table = run_config_table();
     int may = 0;
     for (int i = 0; i < table->count; i++) may += resume_may_change(table->rows[i].key);
-    assert_int_equal(may, 12); /* each key of the list exists */
+    assert_int_equal(may, 13); /* each key of the list exists */
 }
 
 static void test_length(void **state)
@@ -223,6 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),      cmocka_unit_test(test_micro_batch),
         cmocka_unit_test(test_refuses),       cmocka_unit_test(test_names_line),
+        cmocka_unit_test(test_refuses_routing),
         cmocka_unit_test(test_resolved_text), cmocka_unit_test(test_resume),
         cmocka_unit_test(test_length),        cmocka_unit_test(test_schedule),
         cmocka_unit_test(test_shipped),

@@ -120,6 +120,9 @@ static void print_text(const Evaluation *v)
     printf("%s, held-out text of %s\n", v->run.checkpoint,
            d->count == 1 ? d->domain[0].path : "the domains");
     domains_print(d, stdout);
+    if (model_check_causal(&v->run.config.model, NULL))
+        printf("  %-16s dropless top-%lld: expert choice would look at later tokens\n", "routing",
+               (long long)v->run.config.model.top_k);
     if (v->xz_bytes >= 0)
         printf("  %-16s %.4f on the same text (%lld bytes)\n", "xz -9", xz_bits(v),
                (long long)v->xz_bytes);

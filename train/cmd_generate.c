@@ -133,6 +133,10 @@ static int run(const Arguments *a, Err *e)
     int code = EXIT_FAILED;
     if (check_options(&g, a, e)) return EXIT_MISUSE;
     if (open_run(&g.run, a->free[0], e)) goto done;
+    if (model_check_causal(&g.run.config.model, e)) {
+        err_context(e, "%s: no text can be generated", g.run.checkpoint);
+        goto done;
+    }
     g.tokenizer = open_run_tokenizer(&g.run, NULL, e);
     if (!g.tokenizer || encode_prompt(&g, prompt, e) || prepare_model(&g, e)) goto done;
     double start = log_seconds();

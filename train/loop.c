@@ -42,9 +42,12 @@ static void count_time(Loop *l)
 /* ---- A step -----------------------------------------------------------------------------------*/
 
 /* Forward and backward of all micro-batches. Routing groups are numbered within the step. */
-static void train_micros(Loop *l, const Batch *b)
+static int train_micros(Loop *l, const Batch *b, Err *e)
 {
-    const RunConfig *c = &l->r->config;
+    Run *r = l->r;
+    int64_t step = r->state.step + 1;
+    if (r->replay && routing_file_load(r->replay, step, e)) return -1;
+    const RunConfig *c = &r->config;
     int64_t T = b->T, micro = c->train.micro_batch, n = b->B / micro;
     int64_t R = c->model.n_experts ? c->model.routing_group_tokens : b->B * T;
     for (int64_t i = 0; i < n; i++) {
@@ -52,8 +55,13 @@ static void train_micros(Loop *l, const Batch *b)
         MicroBatch m = {.B = micro, .tokens = b->tokens + at, .targets = b->targets + at,
                         .doc_start = c->data.mask_documents ? b->doc_start + at : NULL,
                         .group0 = at / R, .index = (int)i};
-        model_train_micro(l->r->model, &m, b->B * T / R, b->B * T);
+        if (r->replay) m.routing = routing_file_get(r->replay, at, micro * T);
+        model_train_micro(r->model, &m, b->B * T / R, b->B * T);
+        if (!r->record) continue;
+        model_read_routing(r->model, routing_file_part(r->record));
+        routing_file_put(r->record, at, micro * T);
     }
+    return r->record ? routing_file_write(r->record, step, e) : 0;
 }
 
 static int train_step(Loop *l, Err *e)
@@ -70,8 +78,9 @@ static int train_step(Loop *l, Err *e)
     optimizer_begin(r->optimizer, (uint64_t)c->train.seed, s->step, now->lr, s->updates,
                     (double)b.n_targets);
     model_zero_grads(r->model);
-    train_micros(l, &b);
+    if (train_micros(l, &b, e)) return -1;
     optimizer_step(r->optimizer, &vars);
+    if (!vars.skip) model_end_step(r->model, (int)(b.B / c->train.micro_batch));
     model_stats(r->model, (int)(b.B / c->train.micro_batch), &now->stats);
     now->loss = now->stats.targets > 0 ? now->stats.loss_sum / now->stats.targets : 0;
     now->grad_norm = vars.grad_norm;
@@ -148,7 +157,7 @@ static int save(Loop *l, Err *e)
     if (l->saved == r->state.step) return 0;
     double began = log_seconds();
     count_time(l);
-    if (runlog_sync(&r->log, e)) return -1;
+    if (runlog_sync(&r->log, e) || (r->record && routing_file_sync(r->record, e))) return -1;
     if (checkpoint_save(r->folder, r->model, r->optimizer, &r->config, &r->state, e)) {
         err_context(e, "step %" PRId64 ": no checkpoint could be written", r->state.step);
         return -1;

@@ -109,10 +109,14 @@ int64_t plan_kv_bytes(const ModelConfig *c)
 static void plan_routing(Plan *p)
 {
     const ModelConfig *c = &p->config.model;
-    if (!c->n_experts || c->routing != ROUTE_RECYCLE) return;
+    if (!model_has_capacity(c)) return;
     int64_t R = c->routing_group_tokens;
     p->capacity = model_capacity(c);
     double rows = (double)p->capacity * (double)c->n_experts;
+    if (c->routing == ROUTE_EXPERT_CHOICE) { /* every expert takes C tokens, or all R */
+        p->empty_rows = fmax(0, 1 - (double)R / (double)p->capacity);
+        return;
+    }
     p->empty_rows = fmax(0, 1 - (double)R * (double)c->top_k / rows);
     p->overflow_even = plan_overflow(R, c->top_k, c->n_experts, p->capacity);
 }

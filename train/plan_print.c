@@ -4,11 +4,9 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "train/json_out.h"
 #include "train/plan.h"
-
-static const char *const routing_names[] = {[ROUTE_RECYCLE] = "recycle",
-                                            [ROUTE_DROPLESS] = "dropless"};
 
 static const char *scaled(char out[PLAN_COUNT], double value, const char *const units[7])
 {
@@ -128,6 +126,29 @@ static void print_run(const Plan *p, FILE *out)
             sequences * (double)p->shape.T / (double)p->params.active);
 }
 
+/* What becomes of a choice that finds no room. */
+static const char *const lost[] = {[ROUTE_RECYCLE] = "recycled", [ROUTE_DROP] = "dropped"};
+
+static void print_capacity(const Plan *p, FILE *out)
+{
+    const ModelConfig *c = &p->config.model;
+    fprintf(out, "  capacity C = %lld rows an expert and group (factor %g, multiple of %lld)\n",
+            (long long)p->capacity, c->capacity_factor, (long long)c->capacity_multiple);
+    if (c->routing == ROUTE_EXPERT_CHOICE) {
+        fprintf(out, "  every expert takes the %lld tokens of a group that score it highest: %.4g "
+                "experts a token on average, at most %lld; %.2f%% of the rows are empty\n"
+                "  held-out loss is that of dropless top-%lld routing; no text can be generated\n",
+                (long long)size_min(p->capacity, c->routing_group_tokens),
+                (double)size_min(p->capacity, c->routing_group_tokens) * (double)c->n_experts /
+                    (double)c->routing_group_tokens,
+                (long long)c->n_experts, 100 * p->empty_rows, (long long)c->top_k);
+        return;
+    }
+    fprintf(out, "  empty rows with every choice placed: %.2f%%\n"
+            "  choices beyond C with an even router: %.2f%% expected; they are %s\n",
+            100 * p->empty_rows, 100 * p->overflow_even, lost[c->routing]);
+}
+
 static void print_routing(const Plan *p, FILE *out)
 {
     const ModelConfig *c = &p->config.model;
@@ -136,17 +157,16 @@ static void print_routing(const Plan *p, FILE *out)
         return;
     }
     fprintf(out, "\nrouting: %s, top %lld of %lld experts, groups of %lld tokens\n",
-            routing_names[c->routing], (long long)c->top_k, (long long)c->n_experts,
+            model_routing_name(c->routing), (long long)c->top_k, (long long)c->n_experts,
             (long long)c->routing_group_tokens);
-    if (!p->capacity) {
-        fprintf(out, "  expert buffers are sized for the worst case, no row is empty\n");
-        return;
-    }
-    fprintf(out, "  capacity C = %lld rows an expert and group (factor %g, multiple of %lld)\n"
-            "  empty rows with every choice placed: %.2f%%\n"
-            "  choices beyond C with an even router: %.2f%% expected; they are recycled\n",
-            (long long)p->capacity, c->capacity_factor, (long long)c->capacity_multiple,
-            100 * p->empty_rows, 100 * p->overflow_even);
+    if (c->top_p > 0)
+        fprintf(out, "  a token takes experts until their probabilities sum to %g: all counts here "
+                "are those of the most, %lld\n", c->top_p, (long long)c->top_k);
+    if (p->capacity)
+        print_capacity(p, out);
+    else
+        fprintf(out, "  expert buffers are sized for the worst case: %lld rows a token\n",
+                (long long)c->top_k);
 }
 
 static void print_memory(const Plan *p, FILE *out)
@@ -236,7 +256,8 @@ json_t *plan_json(const Plan *p)
     const ModelConfig *c = &p->config.model;
     json_t *routing = json_null(), *shape;
     if (c->n_experts)
-        routing = json_pack("{s:s, s:I, s:I, s:f, s:f}", "mode", routing_names[c->routing],
+        routing = json_pack("{s:s, s:I, s:I, s:f, s:f}", "mode",
+                            model_routing_name(c->routing),
                             "group_tokens", (json_int_t)c->routing_group_tokens, "capacity",
                             (json_int_t)p->capacity, "empty_rows", p->empty_rows,
                             "overflow_even_router", p->overflow_even);

@@ -10,7 +10,8 @@
 static const char *const free_keys[] = {
     "data.train",           "data.val",       "train.out",       "train.steps",
     "train.micro_batch",    "train.device",   "train.threads",   "train.eval_every",
-    "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.minutes", NULL,
+    "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.minutes",
+    "train.routing_record", NULL,
 };
 
 bool resume_may_change(const char *key)

@@ -177,6 +177,9 @@ static void print_start(const Run *r)
              " tokens a step (micro-batches: %" PRId64 "), at most %" PRId64 " steps",
              (double)loader_tokens(r->train) / 1e6, loader_windows(r->train), c->data.seq_len,
              c->train.batch * c->data.seq_len, c->train.batch / c->train.micro_batch, run_steps(r));
+    if (model_check_causal(&c->model, NULL))
+        log_info("held-out losses are those of dropless top-%" PRId64 " routing: expert choice "
+                 "would look at later tokens", c->model.top_k);
     if (!r->resumed[0]) return;
     log_info("resumed at step %" PRId64 " from %s", r->state.step, r->resumed);
     if (strcmp(r->state.variant, device_variant(r->device)))
@@ -202,6 +205,20 @@ static int open_record(Run *r, Err *e)
     return rc;
 }
 
+/* After open_record: the run has its number. */
+static int open_routing(Run *r, Err *e)
+{
+    const TrainConfig *t = &r->config.train;
+    RoutingOrigin origin = {r->state.data_hash, r->state.run_id};
+    if (t->routing_replay[0]) {
+        r->replay = routing_file_replay(t->routing_replay, &r->config, origin, e);
+        if (!r->replay) return -1;
+    }
+    if (!t->routing_record[0]) return 0;
+    r->record = routing_file_record(t->routing_record, &r->config, origin, r->state.step + 1, e);
+    return r->record ? 0 : -1;
+}
+
 /* ---- Open and close ---------------------------------------------------------------------------*/
 
 int run_open(Run *r, const RunOptions *options, Err *e)
@@ -219,13 +236,15 @@ int run_open(Run *r, const RunOptions *options, Err *e)
     if (!r->device || open_model(r, e)) return -1;
     DType type = r->config.train.precision ? DT_F32 : DT_BF16;
     r->matrix_peak = device_matrix_peak(r->device, type, PEAK_SECONDS);
-    if (open_record(r, e)) return -1;
+    if (open_record(r, e) || open_routing(r, e)) return -1;
     print_start(r);
     return 0;
 }
 
 void run_close(Run *r)
 {
+    routing_file_close(&r->record);
+    routing_file_close(&r->replay);
     runlog_close(&r->log);
     optimizer_destroy(&r->optimizer);
     model_destroy(&r->model);

@@ -8,6 +8,7 @@
 #include "data/loader.h"
 #include "model/count.h"
 #include "train/checkpoint.h"
+#include "train/routing_file.h"
 #include "train/runlog.h"
 
 typedef struct RunOptions {
@@ -27,6 +28,7 @@ typedef struct Run {
     Model *model;
     Optimizer *optimizer;
     RunLog log;
+    RoutingFile *record, *replay; /* of the router's choices; or NULL */
     TrainState state;   /* steps_total 0: not yet known (train.minutes) */
     char resumed[IO_PATH_MAX]; /* the checkpoint it goes on from; empty: none */
     ParamCount params;

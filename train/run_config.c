@@ -93,6 +93,10 @@ static const ConfRow own_rows[] = {
      "steps between progress lines"},
     {"train.minutes", CONF_FLOAT, AT(train.minutes), "0.0", 0, 1e7, NULL,
      "steps are cut to what fits in this time; 0: no limit"},
+    {"train.routing_record", CONF_TEXT, AT(train.routing_record), "", 1, 0, NULL,
+     "file that receives the router's choices of every step"},
+    {"train.routing_replay", CONF_TEXT, AT(train.routing_replay), "", 1, 0, NULL,
+     "such a file, whose choices are taken instead of the router's"},
 };
 enum { OWN_ROWS = sizeof own_rows / sizeof *own_rows };
 
@@ -173,6 +177,22 @@ static int check_schedule(const RunConfig *c, Check k)
     return 0;
 }
 
+/* Recording and replaying the router's choices. */
+static int check_routing_files(const RunConfig *c, Check k)
+{
+    const char *record = c->train.routing_record, *replay = c->train.routing_replay;
+    const char *key = replay[0] ? "train.routing_replay" : "train.routing_record";
+    if (!record[0] && !replay[0]) return 0;
+    if (!c->model.n_experts)
+        return FAIL(k, key, "there is nothing to choose: model.n_experts is 0");
+    if (c->model.routing == ROUTE_EXPERT_CHOICE)
+        return FAIL(k, key, "is for tokens that choose experts, not for model.routing "
+                    "expert_choice");
+    if (!strcmp(record, replay))
+        return FAIL(k, key, "train.routing_record is the same file");
+    return 0;
+}
+
 /* Is the row's value the one that it has when nobody sets it? */
 static bool is_default(const ConfRow *row, const RunConfig *c)
 {
@@ -219,7 +239,7 @@ static int check_run(RunConfig *c, Check k)
     const char *device = c->train.device;
     if (strcmp(device, "auto") && strcmp(device, "cpu") && strcmp(device, "cuda"))
         return FAIL(k, "train.device", "'%.60s' is none of auto, cpu, cuda", device);
-    if (check_batch(c, k) || check_optimizer(c, k)) return -1;
+    if (check_batch(c, k) || check_optimizer(c, k) || check_routing_files(c, k)) return -1;
     return check_schedule(c, k);
 }
 

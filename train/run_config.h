@@ -29,6 +29,8 @@ typedef struct TrainConfig {
     int64_t log_every;       /* progress lines; the record has every step */
     double minutes;          /* 0: no limit. Else `steps` is cut to what fits, measured over the
                                 first steps; the cut is recorded and is part of the checkpoint */
+    char routing_record[CONF_STRING]; /* file that receives the router's choices; empty: none */
+    char routing_replay[CONF_STRING]; /* file that they come from; empty: the router decides */
 } TrainConfig;
 
 typedef struct RunConfig {

@@ -61,6 +61,12 @@ static inline int64_t cpu_chunk_begin(int64_t count, int i) { return count * i /
 #define router_bwd_cpu CPU_NAME(router_bwd_cpu)
 #define route_fwd_cpu CPU_NAME(route_fwd_cpu)
 #define route_bwd_cpu CPU_NAME(route_bwd_cpu)
+#define gate_noise_fwd_cpu CPU_NAME(gate_noise_fwd_cpu)
+#define gate_noise_bwd_cpu CPU_NAME(gate_noise_bwd_cpu)
+#define gate_cv_fwd_cpu CPU_NAME(gate_cv_fwd_cpu)
+#define gate_cv_bwd_cpu CPU_NAME(gate_cv_bwd_cpu)
+#define count_sum_cpu CPU_NAME(count_sum_cpu)
+#define balance_update_cpu CPU_NAME(balance_update_cpu)
 #define dispatch_fwd_cpu CPU_NAME(dispatch_fwd_cpu)
 #define dispatch_bwd_cpu CPU_NAME(dispatch_bwd_cpu)
 #define combine_fwd_cpu CPU_NAME(combine_fwd_cpu)
@@ -112,6 +118,12 @@ int router_bwd_cpu(Device *d, Tensor dx, Tensor dw, Tensor dlogits, Tensor x, Te
 int route_fwd_cpu(Device *d, Routing *r, Tensor logits, const RouteOpt *opt);
 int route_bwd_cpu(Device *d, Tensor dlogits, const Routing *r, Tensor dweight, Tensor logits,
                   const RouteOpt *opt);
+int gate_noise_fwd_cpu(Device *d, Tensor noisy, Tensor clean, Tensor raw, const RouteOpt *opt);
+int gate_noise_bwd_cpu(Device *d, Tensor draw, Tensor dnoisy, Tensor raw, const RouteOpt *opt);
+int gate_cv_fwd_cpu(Device *d, const GateCv *t, const RouteOpt *opt);
+int gate_cv_bwd_cpu(Device *d, const GateCv *t, double scale, const RouteOpt *opt);
+int count_sum_cpu(Device *d, Tensor total, Tensor counts);
+int balance_update_cpu(Device *d, Tensor f, Tensor bias, Tensor total, double tokens, double rate);
 int dispatch_fwd_cpu(Device *d, Tensor xe, Tensor x, const Routing *r);
 int dispatch_bwd_cpu(Device *d, Tensor dx, Tensor dxe, const Routing *r);
 int combine_fwd_cpu(Device *d, Tensor y, Tensor base, Tensor ye, const Routing *r);

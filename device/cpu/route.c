@@ -21,9 +21,10 @@ typedef struct Route {
     Routing *r;
     const float *logits;
     int64_t N, E, k, R, Gr, C;
+    bool compact;       /* no capacity: rows without gaps */
     TokenScores *token; /* (N) */
     double *share_sum;  /* (Gr, E) sum over the group's tokens of score / sum of the scores */
-    int32_t *next_row;  /* (Gr, E) dropless: row of the group's next choice of the expert */
+    int32_t *next_row;  /* (Gr, E) row of the group's next choice of the expert */
     int32_t *key;       /* (threads, 2 E) see route_choose */
     char *assign;       /* (threads, assign_bytes) scratch of route_assign.c */
     int64_t assign_bytes;
@@ -58,6 +59,7 @@ static Route route_begin(Device *d, Routing *r, Tensor logits, const RouteOpt *o
     CHECK(tensor_elements(r->row_src) <= INT32_MAX, "%ld rows",
           (long)tensor_elements(r->row_src));
     a.Gr = a.N / a.R;
+    a.compact = route_is_compact(opt);
     if (opt->mode != ROUTE_DROPLESS && opt->mode != ROUTE_REPLAY)
         a.assign_bytes = route_assign_scratch(a.R, a.E, a.k, a.C);
     int64_t bytes = scratch_cut(&a, d->threads, NULL);
@@ -119,16 +121,14 @@ static RouteGroup group_of(const Route *a, int64_t g)
         .scores = (const float *)a->r->probs.data + g * a->R * a->E,
         .key = {vars->seed, RNG_RECYCLE, a->opt->layer, position},
         .expert = (int32_t *)a->r->expert.data + g * a->R * a->k,
-        .place = (int32_t *)a->r->row.data + g * a->R * a->k,
         .load = (int32_t *)a->r->load.data + g * a->E,
     };
 }
 
-/* Places the group's choices under the capacity and turns places into rows. */
+/* Who gets a place in the group under the capacity. */
 static void place_group(const Route *a, int64_t g, void *scratch)
 {
     RouteGroup group = group_of(a, g);
-    int32_t *row = group.place, *row_src = a->r->row_src.data;
     switch (a->opt->mode) {
     case ROUTE_RECYCLE: route_recycle(&group, scratch); break;
     case ROUTE_DROP:
@@ -138,13 +138,6 @@ static void place_group(const Route *a, int64_t g, void *scratch)
     default:
         route_expert_choice(&group, (int32_t *)a->r->first.data + g * a->R * a->k, scratch);
     }
-    for (int64_t e = 0; e < a->E; e++)
-        for (int64_t c = group.load[e]; c < a->C; c++) row_src[(e * a->Gr + g) * a->C + c] = -1;
-    for (int64_t i = 0; i < a->R * a->k; i++) {
-        if (group.expert[i] < 0) continue;
-        row[i] += (int32_t)((group.expert[i] * a->Gr + g) * a->C);
-        row_src[row[i]] = (int32_t)(g * a->R * a->k + i);
-    }
     group_statistics(a, g);
     float *stats = (float *)a->r->stats.data + g * STAT_COUNT;
     stats[STAT_OVERFLOW] = (float)group.overflow;
@@ -152,11 +145,10 @@ static void place_group(const Route *a, int64_t g, void *scratch)
     stats[STAT_UNPLACED] = (float)group.unplaced;
 }
 
-/* Rows for choices that were made elsewhere. */
+/* Choices that were made elsewhere. */
 static void replay_group(const Route *a, int64_t g)
 {
     const int32_t *first = a->r->first.data, *expert = a->r->expert.data;
-    int32_t *row = a->r->row.data, *row_src = a->r->row_src.data;
     int32_t *load = (int32_t *)a->r->load.data + g * a->E;
     float *stats = (float *)a->r->stats.data + g * STAT_COUNT;
     group_statistics(a, g);
@@ -165,51 +157,56 @@ static void replay_group(const Route *a, int64_t g)
         const int64_t e = expert[i];
         stats[STAT_OVERFLOW] += first[i] >= 0 && e != first[i];
         stats[STAT_UNPLACED] += first[i] >= 0 && e < 0;
-        row[i] = -1;
         if (e < 0) continue;
-        CHECK(e < a->E && load[e] < a->C, "replayed choice %ld: expert %ld of %ld, load %d of %ld",
-              (long)i, (long)e, (long)a->E, load[e], (long)a->C);
-        row[i] = (int32_t)((e * a->Gr + g) * a->C) + load[e]++;
-        row_src[row[i]] = (int32_t)i;
+        CHECK(e < a->E && (a->compact || load[e] < a->C),
+              "replayed choice %ld: expert %ld of %ld, load %d of %ld", (long)i, (long)e,
+              (long)a->E, load[e], (long)a->C);
+        load[e]++;
     }
     stats[STAT_RECYCLED] = stats[STAT_OVERFLOW] - stats[STAT_UNPLACED];
-    for (int64_t e = 0; e < a->E; e++)
-        for (int64_t c = load[e]; c < a->C; c++) row_src[(e * a->Gr + g) * a->C + c] = -1;
 }
 
-/* row_begin, and for dropless the first row of every (expert, group) from the counts. */
+/* Every choice at its own expert. */
+static void dropless_group(const Route *a, int64_t g)
+{
+    group_statistics(a, g);
+    memcpy((int32_t *)a->r->load.data + g * a->E, (int32_t *)a->r->count.data + g * a->E,
+           (size_t)a->E * sizeof(int32_t));
+    memcpy((int32_t *)a->r->expert.data + g * a->R * a->k,
+           (int32_t *)a->r->first.data + g * a->R * a->k,
+           (size_t)(a->R * a->k) * sizeof(int32_t));
+}
+
+/* row_begin, and the first row of every (expert, group). */
 static void begin_rows(const Route *a)
 {
-    const int32_t *count = a->r->count.data;
+    const int32_t *load = a->r->load.data;
     int32_t *row_begin = a->r->row_begin.data, row = 0;
     for (int64_t e = 0; e < a->E; e++) {
         row_begin[e] = row;
-        if (a->opt->mode != ROUTE_DROPLESS) row += (int32_t)(a->Gr * a->C);
-        for (int64_t g = 0; g < a->Gr && a->opt->mode == ROUTE_DROPLESS; g++) {
+        for (int64_t g = 0; g < a->Gr; g++) {
             a->next_row[g * a->E + e] = row;
-            row += count[g * a->E + e];
+            row += a->compact ? load[g * a->E + e] : (int32_t)a->C;
         }
     }
     row_begin[a->E] = row;
-    for (int64_t i = row; i < a->N * a->k && a->opt->mode == ROUTE_DROPLESS; i++)
+    for (int64_t i = row; a->compact && i < a->N * a->k; i++)
         ((int32_t *)a->r->row_src.data)[i] = -1;
 }
 
-/* Every choice at its own expert, tokens in order. */
-static void dropless_group(const Route *a, int64_t g)
+/* Rows of the group's choices in (token, choice) order: they follow from the experts in force
+ * alone. What is empty stands behind them. */
+static void give_rows(const Route *a, int64_t g)
 {
-    const int32_t *first = a->r->first.data;
-    int32_t *expert = a->r->expert.data, *row = a->r->row.data, *row_src = a->r->row_src.data;
+    const int32_t *expert = a->r->expert.data, *load = (int32_t *)a->r->load.data + g * a->E;
+    int32_t *row = a->r->row.data, *row_src = a->r->row_src.data;
     int32_t *next_row = a->next_row + g * a->E;
-    memcpy((int32_t *)a->r->load.data + g * a->E, (int32_t *)a->r->count.data + g * a->E,
-           (size_t)a->E * sizeof(int32_t));
     for (int64_t i = g * a->R * a->k; i < (g + 1) * a->R * a->k; i++) {
-        expert[i] = first[i];
-        row[i] = -1;
-        if (first[i] < 0) continue;
-        row[i] = next_row[first[i]]++;
-        row_src[row[i]] = (int32_t)i;
+        row[i] = expert[i] < 0 ? -1 : next_row[expert[i]]++;
+        if (row[i] >= 0) row_src[row[i]] = (int32_t)i;
     }
+    for (int64_t e = 0; e < a->E && !a->compact; e++)
+        for (int64_t c = load[e]; c < a->C; c++) row_src[(e * a->Gr + g) * a->C + c] = -1;
 }
 
 /* weight_j = scale p of the expert in force, or scale p over the sum of the placed ones. Where that
@@ -242,7 +239,7 @@ static void score_token(const Route *a, int64_t n)
 
 static void route_group(const Route *a, int64_t g)
 {
-    if (a->opt->mode == ROUTE_DROPLESS) group_statistics(a, g);
+    if (a->opt->mode == ROUTE_DROPLESS) dropless_group(a, g);
     else if (a->opt->mode == ROUTE_REPLAY) replay_group(a, g);
     else place_group(a, g, a->assign + omp_get_thread_num() * a->assign_bytes);
     group_balance(a, g);
@@ -259,7 +256,7 @@ int route_fwd_cpu(Device *d, Routing *r, Tensor logits, const RouteOpt *opt)
     begin_rows(&a);
 #pragma omp parallel for num_threads(d->threads) schedule(static) if (parallel)
     for (int64_t g = 0; g < a.Gr; g++) {
-        if (opt->mode == ROUTE_DROPLESS) dropless_group(&a, g);
+        give_rows(&a, g);
         for (int64_t n = g * a.R; n < (g + 1) * a.R; n++) weigh_token(&a, n);
     }
     return 0;

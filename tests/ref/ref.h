@@ -138,6 +138,23 @@ void ref_route_assign(const RefRoute *a);  /* from probs: first, expert, row*, l
 void ref_route_values(const RefRoute *a);  /* scores again; weight, STAT_AUX, _Z, _ENTROPY */
 void ref_route_bwd(const RefRoute *a);     /* from probs, expert, count, logits, dweight */
 
+/* Noisy gate (ref_gate.c): noise, and l_cv of each of the N / R groups. */
+typedef struct RefGate {
+    int64_t N, E, k, group_tokens, group0;
+    uint32_t layer;
+    uint64_t seed;
+    int64_t step;
+    double *clean, *raw, *noisy; /* (N, E) */
+    double *dnoisy, *dclean, *draw;
+    const int32_t *first;        /* (N, k) */
+    double *loss;                /* (Gr) */
+    double scale;                /* of the sum of l_cv, going back */
+} RefGate;
+void ref_gate_noise_fwd(const RefGate *a); /* noisy */
+void ref_gate_noise_bwd(const RefGate *a); /* dnoisy to draw */
+void ref_gate_cv_fwd(const RefGate *a);    /* loss */
+void ref_gate_cv_bwd(const RefGate *a);    /* dnoisy, dclean, draw */
+
 /* x (N, D) to and from an expert buffer xe or ye (rows, D). */
 typedef struct RefCombine {
     int64_t N, D, k, rows;

@@ -12,9 +12,14 @@
 
 enum { PASSES = 5 }; /* the first matching and at most 4 further ones */
 
+static bool no_gaps(const RefRoute *a)
+{
+    return a->mode == ROUTE_DROPLESS || (a->mode == ROUTE_REPLAY && a->capacity == 0);
+}
+
 int64_t ref_route_rows(const RefRoute *a)
 {
-    if (a->mode == ROUTE_DROPLESS) return a->N * a->k;
+    if (no_gaps(a)) return a->N * a->k;
     return a->E * (a->N / a->group_tokens) * a->capacity;
 }
 
@@ -114,16 +119,12 @@ static int64_t free_places(const RefRoute *a, int64_t g, int pass, const int32_t
     return count;
 }
 
-/* An expert's places are all alike: a choice gets the lowest free one, so that rows have no holes
- * whatever place was matched. */
+/* An expert's places are all alike: a choice gets the lowest free one, whatever place was matched.
+ */
 static void put(const RefRoute *a, int64_t g, int32_t choice, int64_t e, int32_t *holder)
 {
-    int64_t c = a->load[g * a->E + e], Gr = a->N / a->group_tokens;
-    holder[e * a->capacity + c] = choice;
+    holder[e * a->capacity + a->load[g * a->E + e]++] = choice;
     a->expert[choice] = (int32_t)e;
-    a->row[choice] = (int32_t)((e * Gr + g) * a->capacity + c);
-    a->row_src[a->row[choice]] = choice;
-    a->load[g * a->E + e]++;
 }
 
 static bool token_has(const RefRoute *a, int32_t choice, int64_t e)
@@ -209,34 +210,43 @@ static void expert_choice_group(const RefRoute *a, int64_t g)
 /* Choices as given; those that are made again here only count as overflow where they differ. */
 static void replay_group(const RefRoute *a, int64_t g)
 {
-    int64_t R = a->group_tokens, Gr = a->N / R;
+    int64_t R = a->group_tokens;
     double *stats = a->stats + g * STAT_COUNT;
     for (int64_t i = g * R * a->k; i < (g + 1) * R * a->k; i++) {
         int32_t e = a->expert[i], wanted = a->first[i];
         if (wanted >= 0 && e != wanted) stats[e < 0 ? STAT_UNPLACED : STAT_RECYCLED]++;
         if (wanted >= 0 && e != wanted) stats[STAT_OVERFLOW]++;
-        if (e < 0) continue;
-        int32_t c = a->load[g * a->E + e]++;
-        a->row[i] = (int32_t)((e * Gr + g) * a->capacity + c);
-        a->row_src[a->row[i]] = (int32_t)i;
+        if (e >= 0) a->load[g * a->E + e]++;
     }
 }
 
-/* Every first choice in force; rows by expert, then by token. */
-static void dropless(const RefRoute *a)
+/* Every first choice in force. */
+static void dropless_group(const RefRoute *a, int64_t g)
 {
-    int32_t row = 0;
+    int64_t R = a->group_tokens;
+    for (int64_t i = g * R * a->k; i < (g + 1) * R * a->k; i++) {
+        a->expert[i] = a->first[i];
+        if (a->first[i] >= 0) a->load[g * a->E + a->first[i]]++;
+    }
+}
+
+/* Rows by expert, then by group, then by choice; with capacity C rows an expert and group. */
+static void give_rows(const RefRoute *a)
+{
+    int64_t row = 0, part = a->group_tokens * a->k;
     for (int32_t e = 0; e < a->E; e++) {
-        a->row_begin[e] = row;
-        for (int64_t choice = 0; choice < a->N * a->k; choice++) {
-            if (a->first[choice] != e) continue;
-            a->expert[choice] = e;
-            a->row[choice] = row;
-            a->row_src[row++] = (int32_t)choice;
-            a->load[choice / a->k / a->group_tokens * a->E + e]++;
+        a->row_begin[e] = (int32_t)row;
+        for (int64_t first = 0; first < a->N * a->k; first += part) {
+            int64_t begin = row;
+            for (int64_t i = first; i < first + part; i++) {
+                if (a->expert[i] != e) continue;
+                a->row[i] = (int32_t)row;
+                a->row_src[row++] = (int32_t)i;
+            }
+            if (!no_gaps(a)) row = begin + a->capacity;
         }
     }
-    a->row_begin[a->E] = row;
+    a->row_begin[a->E] = (int32_t)row;
 }
 
 static void count_choices(const RefRoute *a, int64_t g)
@@ -264,14 +274,14 @@ void ref_route_assign(const RefRoute *a)
     for (int64_t i = 0; i < rows; i++) a->row_src[i] = -1;
     memset(a->load, 0, sizeof *a->load * (size_t)(groups * a->E));
     memset(a->stats, 0, sizeof *a->stats * (size_t)(groups * STAT_COUNT));
-    for (int64_t e = 0; e <= a->E; e++) a->row_begin[e] = (int32_t)(e * groups * a->capacity);
-    if (a->mode == ROUTE_DROPLESS) dropless(a);
     for (int64_t g = 0; g < groups; g++) {
         if (by_expert) expert_choice_group(a, g);
         else if (replay) replay_group(a, g);
-        else if (a->mode != ROUTE_DROPLESS) capacity_group(a, g);
+        else if (a->mode == ROUTE_DROPLESS) dropless_group(a, g);
+        else capacity_group(a, g);
         count_choices(a, g);
     }
+    give_rows(a);
 }
 
 void ref_route_fwd(const RefRoute *a)

@@ -44,7 +44,7 @@ static void record(Rig *r, const RefRoute *a)
     int32_t *load = integers(a->N / a->group_tokens * a->E);
     for (int64_t i = 0; i < a->N * a->k; i++) {
         int32_t e = (int32_t)rig_below(r, a->E), *there = load + i / a->k / a->group_tokens * a->E;
-        bool fits = there[e] < a->capacity;
+        bool fits = there[e] < a->capacity || a->capacity == 0;
         for (int64_t j = i - i % a->k; j < i; j++) fits &= a->expert[j] != e;
         a->expert[i] = fits ? e : -1;
         there[e] += fits;

@@ -16,7 +16,7 @@ ModelConfig tiny_config(void)
                          .router_weight = WEIGHT_RENORM, .tie_embeddings = true, .norm_eps = 1e-5,
                          .init_std = 0.3, .routing = ROUTE_RECYCLE, .routing_group_tokens = 8,
                          .capacity_factor = 1, .capacity_multiple = 1, .aux_coef = 0.05,
-                         .z_coef = 0.01};
+                         .z_coef = 0.01, .routed_scale = 1};
 }
 
 static void nothing(ModelConfig *c) { (void)c; }
@@ -44,6 +44,72 @@ static void one_expert(ModelConfig *c) { c->n_experts = c->top_k = 1; }
 static void tight(ModelConfig *c) { c->capacity_factor = 0.6; }
 static void wide_head(ModelConfig *c) { c->head_dim = 10; }
 static void dense(ModelConfig *c) { c->n_experts = c->top_k = c->expert_width = 0; }
+static void drop(ModelConfig *c)
+{
+    c->routing = ROUTE_DROP;
+    tight(c);
+}
+static void drop_score(ModelConfig *c)
+{
+    drop(c);
+    c->drop_policy = DROP_SCORE;
+}
+static void expert_choice(ModelConfig *c) { c->routing = ROUTE_EXPERT_CHOICE; }
+static void expert_choice_raw(ModelConfig *c)
+{
+    expert_choice(c);
+    raw_top2(c);
+    c->router_score = SCORE_SIGMOID;
+}
+static void sigmoid(ModelConfig *c) { c->router_score = SCORE_SIGMOID; }
+static void sigmoid_raw(ModelConfig *c)
+{
+    sigmoid(c);
+    raw_top2(c);
+}
+static void scaled(ModelConfig *c) { c->routed_scale = 2.5; }
+static void top_p(ModelConfig *c)
+{
+    c->routing = ROUTE_DROPLESS;
+    c->top_k = 3;
+    c->top_p = 0.6;
+}
+static void top_p_recycle(ModelConfig *c)
+{
+    top_p(c);
+    c->routing = ROUTE_RECYCLE;
+    c->capacity_factor = 0.4;
+}
+static void limited(ModelConfig *c)
+{
+    c->expert_blocks = 2;
+    c->top_expert_blocks = 1;
+}
+static void global_balance(ModelConfig *c) { c->balance = BALANCE_GLOBAL; }
+static void loss_free(ModelConfig *c) { c->bias_rate = 0.01; }
+static void deepseek(ModelConfig *c) /* V3: sigmoid, bias, limited to blocks, scaled, dropless */
+{
+    sigmoid(c);
+    loss_free(c);
+    limited(c);
+    scaled(c);
+    global_balance(c);
+    c->routing = ROUTE_DROPLESS;
+}
+static void entropy(ModelConfig *c) { c->entropy_coef = 0.2; }
+static void noise(ModelConfig *c) { c->gate_noise = true; }
+static void noise_cv(ModelConfig *c)
+{
+    noise(c);
+    c->cv_coef = 0.1;
+}
+static void llama_moe(ModelConfig *c) /* noisy gate, weights over the chosen, scale N / k */
+{
+    noise_cv(c);
+    c->routing = ROUTE_DROPLESS;
+    c->routed_scale = 2;
+    c->aux_coef = c->z_coef = 0;
+}
 static void own(ModelConfig *c, const char *widths)
 {
     Err e = {0};
@@ -70,6 +136,28 @@ static void own_top1(ModelConfig *c)
     c->width_penalty = true;
     raw_top1(c);
 }
+static void own_drop(ModelConfig *c)
+{
+    own_widths(c);
+    drop_score(c);
+}
+static void own_expert_choice(ModelConfig *c)
+{
+    own_widths(c);
+    expert_choice(c);
+}
+static void hmoe_top_p(ModelConfig *c) /* HMoE: top-P, P-penalty, entropy */
+{
+    own(c, "arithmetic");
+    top_p(c);
+    entropy(c);
+    c->width_penalty = true;
+}
+static void own_global(ModelConfig *c)
+{
+    own_penalty(c);
+    global_balance(c);
+}
 static void hunyuan(ModelConfig *c)
 {
     raw_top1(c);
@@ -85,9 +173,17 @@ const TinyCase tiny_cases[] = {
     {"mha", mha},              {"mqa", mqa},               {"no shared", no_shared},
     {"two shared", two_shared}, {"all experts", all_experts}, {"one expert", one_expert},
     {"tight capacity", tight}, {"wide head", wide_head},   {"dense", dense},
-    {"own widths", own_widths}, {"own widths dropless", own_dropless},
-    {"own widths, penalty", own_penalty}, {"own widths top-1", own_top1},
-    {"hunyuan-large", hunyuan}, {NULL, NULL},
+    {"hunyuan-large", hunyuan}, {"drop", drop},            {"drop by score", drop_score},
+    {"expert choice", expert_choice}, {"expert choice raw", expert_choice_raw},
+    {"sigmoid", sigmoid},      {"sigmoid raw", sigmoid_raw}, {"scaled", scaled},
+    {"top-p", top_p},          {"top-p recycle", top_p_recycle}, {"limited", limited},
+    {"global balance", global_balance}, {"loss-free bias", loss_free}, {"deepseek-v3", deepseek},
+    {"entropy", entropy},      {"noise", noise},           {"noise cv", noise_cv},
+    {"llama-moe", llama_moe},  {"own widths", own_widths},
+    {"own widths dropless", own_dropless}, {"own widths, penalty", own_penalty},
+    {"own widths top-1", own_top1}, {"own widths drop", own_drop},
+    {"own widths expert choice", own_expert_choice}, {"hmoe top-p", hmoe_top_p},
+    {"own widths, global penalty", own_global}, {NULL, NULL},
 };
 
 TinyBatch tiny_batch(const ModelConfig *c, int64_t B, int64_t T, uint64_t seed)
@@ -124,6 +220,19 @@ MicroBatch tiny_micro(const TinyBatch *b, bool documents)
                         .doc_start = documents ? b->doc_start : NULL};
 }
 
+/* Shares and biases of the router, off what they are at first. */
+static void fill_state(Model *m, uint64_t seed)
+{
+    StateTensor state[STATE_MAX];
+    int n = model_state(m, state);
+    for (int i = 0; i < n; i++) {
+        float *values = state[i].tensor.data;
+        PhiloxKey key = {seed, RNG_TEST, 3, (uint64_t)i};
+        for (int64_t j = 0; j < tensor_elements(state[i].tensor); j++)
+            values[j] += 0.2f * (float)philox_normal(&key, (uint32_t)j);
+    }
+}
+
 Model *tiny_model(Device *d, const ModelConfig *c, ModelShape shape, uint64_t seed)
 {
     Err e = {0};
@@ -131,9 +240,10 @@ Model *tiny_model(Device *d, const ModelConfig *c, ModelShape shape, uint64_t se
     CHECK(m, "%s", e.message);
     model_init(m, seed);
     float *flat = model_master(m).data;
+    fill_state(m, seed);
     for (int i = 0; i < model_params(m)->count; i++) {
         const ParamRow *row = &model_params(m)->row[i];
-        if (row->kind != PARAM_NORM && row->kind != PARAM_BIAS) continue;
+        if (row->init_std > 0) continue;
         PhiloxKey key = {seed, RNG_TEST, 2, (uint64_t)i};
         for (int64_t j = 0; j < row->elements; j++)
             flat[row->offset + j] += 0.2f * (float)philox_normal(&key, (uint32_t)j);
@@ -155,7 +265,23 @@ double tiny_train(Model *m, const TinyBatch *b, bool documents, uint64_t seed)
     model_train_micro(m, &micro, tokens / c->routing_group_tokens, tokens);
     StepStats stats;
     model_stats(m, 1, &stats);
-    return stats.loss_sum / stats.targets + c->aux_coef * stats.aux + c->z_coef * stats.z;
+    return tiny_loss(c, &stats);
+}
+
+double tiny_loss(const ModelConfig *c, const StepStats *s)
+{
+    return s->loss_sum / s->targets + c->aux_coef * s->aux + c->z_coef * s->z +
+           c->entropy_coef * s->entropy + c->cv_coef * s->cv;
+}
+
+ModelConfig tiny_case(const char *name)
+{
+    ModelConfig c = tiny_config();
+    const TinyCase *t = tiny_cases;
+    while (t->name && strcmp(t->name, name)) t++;
+    CHECK(t->name, "no case %s", name);
+    t->change(&c);
+    return c;
 }
 
 Device *tiny_device(int threads)

@@ -16,6 +16,9 @@ ModelConfig tiny_config(void);
 /* Every switch of the model in turn; ends with a NULL name. */
 extern const TinyCase tiny_cases[];
 
+/* The base config with the switch of one case. */
+ModelConfig tiny_case(const char *name);
+
 typedef struct TinyBatch {
     int64_t B, T;
     int32_t *tokens, *targets, *doc_start;
@@ -26,12 +29,16 @@ TinyBatch tiny_batch(const ModelConfig *c, int64_t B, int64_t T, uint64_t seed);
 void tiny_batch_free(TinyBatch *b);
 MicroBatch tiny_micro(const TinyBatch *b, bool documents);
 
-/* A model with norms and biases moved off their initial values, so that mistakes show. */
+/* A model with norms, biases, the gate's noise and the router's state moved off their initial
+ * values, so that mistakes show. */
 Model *tiny_model(Device *d, const ModelConfig *c, ModelShape shape, uint64_t seed);
 
 /* One forward and backward over the batch as a single micro-batch, with the step's key; returns the
  * whole loss: mean over targets + auxiliary terms. */
 double tiny_train(Model *m, const TinyBatch *b, bool documents, uint64_t seed);
+
+/* The loss of model/model.h from a step's statistics. */
+double tiny_loss(const ModelConfig *c, const StepStats *s);
 
 Device *tiny_device(int threads);
 
