@@ -9,7 +9,7 @@
 #include "base/philox.h"
 #include "model/config.h"
 
-enum { SEED = 11, TABLE = 65521, FLAT = 1 << 22 };
+enum { SEED = 11, TABLE = 65521, FLAT = 1 << 22, MUON = 512 };
 
 struct Ops {
     Device *d;
@@ -32,6 +32,7 @@ struct Ops {
     Tensor router_w, router_dw;            /* (E, D) f32 */
     Tensor ce_lse, target_logit, total;    /* (N), (N), (2) f64 */
     Tensor master, grad, m, second, copy;  /* (FLAT) */
+    Tensor work;                           /* of muon */
     StepVars *vars;
     RouteOpt route_opt;
     QkOpt qk_opt;
@@ -79,6 +80,7 @@ static void lay_dense(Ops *o, Layout *l)
     Tensor *flat[] = {&o->master, &o->grad, &o->m, &o->second};
     for (int i = 0; i < 4; i++) *flat[i] = lay(l, DT_F32, FLAT, 0, 0);
     o->copy = lay(l, DT_BF16, FLAT, 0, 0);
+    o->work = lay(l, DT_F32, FLAT / MUON / MUON * dev_muon_work(MUON, MUON), 0, 0);
     o->vars = lay(l, DT_F64, sizeof *o->vars / 8, 0, 0).data;
 }
 
@@ -263,12 +265,34 @@ static Tensor flat_q(const Ops *o)
     X(embed_bwd, "N -> V x D", dev_embed_bwd(o->d, o->dembed, o->x, o->tokens))                    \
     X(add, "N x D", dev_add(o->d, o->y, o->x, o->dx))
 
+static const AdamwOpt adamw_opt = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1,
+                                   .lr_ratio = 1};
+static const MuonOpt muon_opt = {.momentum = 0.95, .weight_decay = 0.1, .lr_ratio = 1};
+
+/* Moments in bf16 lie in the first half of the f32 ones. */
+static AdamwTensors flat_adamw(const Ops *o, DType moments)
+{
+    AdamwTensors t = {o->master, o->copy, o->grad, o->m, o->second};
+    t.m.type = t.v.type = moments;
+    return t;
+}
+
+static MuonTensors flat_muon(const Ops *o)
+{
+    int64_t n = FLAT / MUON / MUON;
+    return (MuonTensors){tensor_reshape3(o->master, n, MUON, MUON),
+                         tensor_reshape3(o->copy, n, MUON, MUON),
+                         tensor_reshape3(o->grad, n, MUON, MUON),
+                         tensor_reshape3(o->m, n, MUON, MUON), o->work};
+}
+
 /* Those that know no compute type. */
 #define FLAT_OPS(X)                                                                                \
     X(nll_sum, "N", dev_nll_sum(o->d, o->total, o->ce_lse, o->target_logit, o->targets))           \
-    X(adamw, "4 Mi",                                                                               \
-      dev_adamw(o->d, (AdamwTensors){o->master, o->copy, o->grad, o->m, o->second},                \
-                &(AdamwOpt){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .lr_ratio = 1}, o->vars))    \
+    X(adamw, "4 Mi", dev_adamw(o->d, flat_adamw(o, DT_F32), &adamw_opt, o->vars))                  \
+    X(adamw_bf16, "4 Mi, bf16 moments",                                                            \
+      dev_adamw(o->d, flat_adamw(o, DT_BF16), &adamw_opt, o->vars))                                \
+    X(muon, "16 x 512 x 512", dev_muon(o->d, flat_muon(o), &muon_opt, o->vars))                    \
     X(sqsum, "4 Mi", dev_sqsum(o->d, tensor_slice(o->total, 0, 1), o->grad))                       \
     X(cast, "4 Mi, f32 -> bf16", dev_cast(o->d, o->copy, o->master))                               \
     X(fill, "4 Mi f32", dev_fill(o->d, o->grad, 0.01))                                             \

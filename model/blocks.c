@@ -75,8 +75,8 @@ RouteOpt pass_route_opt(const Pass *p, int64_t l)
                       .vars = p->m->vars,
                       .aux_scale = p->aux_scale,
                       .z_scale = p->z_scale,
-                      .balance_width = p->train ? p->m->w.balance_width : tensor_none(),
-                      .entropy_scale = p->entropy_scale};
+                      .entropy_scale = p->entropy_scale,
+                      .balance_width = p->train ? p->m->w.balance_width : tensor_none()};
 }
 
 void blocks_forward(const Pass *p)

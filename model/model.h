@@ -54,7 +54,7 @@ Tensor model_master(Model *m); /* f32 */
 Tensor model_grads(Model *m);  /* f32; train only */
 Tensor model_weights(Model *m); /* bf16 copy, or none in f32 mode */
 StepVars *model_vars(Model *m); /* device pointer */
-Tensor model_loss_sums(Model *m); /* (2) f64: since model_zero_grads: sum of token losses, targets */
+Tensor model_loss_sums(Model *m); /* (2) f64: token losses since model_zero_grads; targets */
 
 void model_init(Model *m, uint64_t seed); /* fills the masters and refreshes the weights */
 /* Copies masters into the compute weights; after init, load and each update made outside adamw. */

@@ -46,8 +46,8 @@ const ParamRow *params_find(const ParamTable *table, const char *name);
  * function of (seed, name, i). */
 void params_init_row(const ParamRow *row, uint64_t seed, float *out);
 
-/* Matrices that lie one behind the other in the last two dimensions of a row: 2 for gate and up, [g |
- * u] (2F, D); else 1. */
+/* Matrices that lie one behind the other in the last two dimensions of a row: 2 for gate and up,
+ * [g | u] (2F, D); else 1. */
 int64_t params_stacked(const ParamRow *row);
 
 /* View of a row in a flat f32 (or bf16) array. */

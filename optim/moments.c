@@ -20,7 +20,7 @@ static bool is_muon(const OptimConfig *c, const ParamRow *row)
     return c->kind == OPTIM_MUON && matrix && row->n_dim >= 2;
 }
 
-/* A row as n matrices: one for each expert, and gate and up, which lie one behind the other, apart. */
+/* A row as n matrices: one for each expert; gate and up, one behind the other in it, are two. */
 static int muon_shape(RowMoments *r, const ParamRow *row, int64_t *work)
 {
     int64_t parts = params_stacked(row), each, all;

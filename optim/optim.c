@@ -108,9 +108,9 @@ void optimizer_begin(Optimizer *o, uint64_t seed, int64_t step, double lr, int64
 static Tensor rates_of(const Optimizer *o, const ParamRow *row)
 {
     if (row->kind != PARAM_EXPERT) return tensor_none();
-    Tensor layer = tensor_slice(o->expert_rates, row->layer, 1);
-    if (row->expert >= 0) return tensor_1d((float *)layer.data + row->expert, DT_F32, 1);
-    return tensor_1d(layer.data, DT_F32, tensor_elements(layer));
+    int64_t E = o->expert_rates.dim[1];
+    Tensor layer = tensor_1d(tensor_slice(o->expert_rates, row->layer, 1).data, DT_F32, E);
+    return row->expert < 0 ? layer : tensor_slice(layer, row->expert, 1);
 }
 
 static void update_adamw(Optimizer *o, int i)
@@ -132,7 +132,8 @@ static void update_muon(Optimizer *o, int i)
 {
     const ParamRow *row = &model_params(o->m)->row[i];
     const RowMoments *r = &o->moments.row[i];
-    Tensor weights = model_weights(o->m), master = params_view(row, model_master(o->m).data, DT_F32);
+    Tensor weights = model_weights(o->m);
+    Tensor master = params_view(row, model_master(o->m).data, DT_F32);
     Tensor grad = params_view(row, model_grads(o->m).data, DT_F32);
     MuonTensors t = {.master = tensor_reshape3(master, r->n, r->A, r->B),
                      .grad = tensor_reshape3(grad, r->n, r->A, r->B),

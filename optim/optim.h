@@ -47,8 +47,8 @@ void optimizer_destroy(Optimizer **o);
  * made so far; targets: counted targets of the global batch. */
 void optimizer_begin(Optimizer *o, uint64_t seed, int64_t step, double lr, int64_t updates,
                      double targets);
-/* After them: norm, clip, the update of every row, weights refreshed. *vars receives what the device
- * decided (norm, scale, skip, z values). */
+/* After them: norm, clip, the update of every row, weights refreshed. *vars receives what the
+ * device decided (norm, scale, skip, z values). */
 void optimizer_step(Optimizer *o, StepVars *vars);
 
 /* What the optimizer carries from step to step besides the moments; returns how many. */
@@ -59,8 +59,8 @@ int optimizer_state(Optimizer *o, StateTensor out[STATE_MAX]);
  * for a model without experts. Not kept in checkpoints: what makes the factors is. */
 Tensor optimizer_expert_rates(Optimizer *o);
 
-/* Moments of row `row` of the parameter table, in its shape, for checkpoints; none where the row has
- * no second moment. */
+/* Moments of row `row` of the parameter table, in its shape, for checkpoints; none where the row
+ * has no second moment. */
 Tensor optimizer_m(Optimizer *o, int row);
 Tensor optimizer_v(Optimizer *o, int row);
 

@@ -129,8 +129,6 @@ static int set_up(void **state)
     Optimizer *o = optimizer_create(m, &config.optim, &e);
     assert_non_null(o);
     dev_fill(d, model_master(m), 0);
-    dev_fill(d, optimizer_m(o), 0);
-    dev_fill(d, optimizer_v(o), 0);
     for (int i = 0; i < model_params(m)->count; i++) {
         const ParamRow *row = &model_params(m)->row[i];
         fill_row(row, (float *)model_master(m).data + row->offset);

@@ -34,7 +34,7 @@ static const AdamwCase adamw_cases[] = {
     {0, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1, 0, false},
     {21, true, 0, 2, 0.1, 1, 0.5, 0.1, 1e-8, 1, 3, false},
     {1000, false, 0, 3, 0.1, 0.3, 1, 0.1, 1e-8, 1, 1000, false},
-    {3 * 17001, true, 0, 2, 0.1, 1, 1, 0.1, 1e-8, 1, 3, false}, /* runs longer than a block of the CPU */
+    {3 * 17001, true, 0, 2, 0.1, 1, 1, 0.1, 1e-8, 1, 3, false}, /* longer than a block */
     {40, true, 1, 2, 0.1, 1, 1, 0.1, 1e-8, 1, 4, false},
     {1, true, 0, 1, 0.1, 1, 1, 3e-4, 1e-8, 1, 0, true},
     {515, false, 0, 3, 0.1, 0.37, 0.31, 0.1, 1e-8, 1, 0, true},

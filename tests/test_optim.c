@@ -1,6 +1,6 @@
-/* tests/test_optim.c - the optimizer over the parameter table: which update, rate and decay each row
- * gets, factors of experts, gate and up as matrices of their own, memory as planned, skipping. The
- * updates themselves are held against the oracle in test_ops_optim.c and test_ops_muon.c. */
+/* tests/test_optim.c - the optimizer over the parameter table: which update, rate and decay each
+ * row gets, factors of experts, gate and up as matrices of their own, memory as planned, skipping.
+ * The updates themselves are held against the oracle in test_ops_optim.c and test_ops_muon.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -175,8 +175,8 @@ static void test_expert_rates(void **state)
     }
 }
 
-/* Gate and up of each expert are orthogonalised apart: a gradient that is a thousand times larger in
- * one does not make the other's update smaller. Update of an (A, B) matrix: about 0.2 lr. */
+/* Gate and up of each expert are orthogonalised apart: a gradient that is a thousand times larger
+ * in one does not make the other's update smaller. Update of an (A, B) matrix: about 0.2 lr. */
 static void test_muon_matrices(void **state)
 {
     (void)state;
@@ -187,8 +187,8 @@ static void test_muon_matrices(void **state)
     const ParamTable *table = model_params(l.m);
     for (int r = 0; r < table->count; r++) {
         const ParamRow *row = &table->row[r];
-        int64_t half = row->dim[row->n_dim - 2] * row->dim[row->n_dim - 1] / 2;
         if (params_stacked(row) == 1) continue;
+        int64_t half = row->dim[row->n_dim - 2] * row->dim[row->n_dim - 1] / 2;
         for (int64_t i = 0; i < row->elements; i++)
             if (i / half % 2 == 0) l.grad[row->offset + i] *= 1000;
     }

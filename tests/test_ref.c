@@ -528,6 +528,41 @@ static void adamw(void **state)
     assert_true(fabs(m + 0.15) < 1e-12);
 }
 
+/* Steps of bf16 by hand: 2^-7 from 1 on, 2^-8 below it, 2^-133 for the smallest. */
+static void rounding(void **state)
+{
+    (void)state;
+    double half = 1 + 0x1p-8; /* half-way */
+    assert_true(ref_round_random(half, 0x7fff) == 1 && ref_round_random(half, 0x8000) == 1.0078125);
+    assert_true(ref_round_random(-half, 0x7fff) == -1);
+    assert_true(ref_round_random(-half, 0x8000) == -1.0078125);
+    assert_true(ref_round_random(1 - 0x1p-16, 0xff) == 1 - 0x1p-8);
+    assert_true(ref_round_random(1 - 0x1p-16, 0x100) == 1);
+    assert_true(ref_round_random(0.75, 0xffff) == 0.75 && ref_round_random(0, 0xffff) == 0);
+    assert_true(ref_round_random(0x1.8p-133, 0x8000) == 0x1p-132);
+    assert_true(ref_round_random(0x1.8p-133, 0x7fff) == 0x1p-133);
+}
+
+/* Orthogonal rows of equal length keep their direction, and their singular values s all follow s ->
+ * a s + b s^3 + c s^5 from 1 / sqrt(2); Nesterov's u of the first step is (1 + momentum) g. */
+static void muon(void **state)
+{
+    (void)state;
+    double s = sqrt(0.5), o[4], w[4] = {1, 1, 1, 1}, m[4] = {0}, grad[4] = {30, -40, 40, 30};
+    for (int step = 0; step < 5; step++)
+        s = 3.4445 * s - 4.7750 * s * s * s + 2.0315 * s * s * s * s * s;
+    RefMuon a = {.n = 1, .A = 2, .B = 2, .opt = {.momentum = 0.9, .weight_decay = 0.5,
+                                                 .lr_ratio = 0.1},
+                 .vars = {.lr = 0.2, .grad_scale = 0.5}, .w = w, .grad = grad, .m = m, .o = o};
+    ref_muon(&a);
+    assert_true(fabs(o[0] - 0.6 * s) < 1e-6 && fabs(o[1] + 0.8 * s) < 1e-6);
+    assert_true(fabs(w[2] - (1 - 0.02 * (0.2 * sqrt(2) * 0.8 * s + 0.5))) < 1e-6);
+    assert_true(m[1] == -20);
+    a.vars.grad_scale = 0; /* the momentum alone: u = 0.9 m, m = 0.9 m */
+    ref_muon(&a);
+    assert_true(m[1] == -18 && fabs(o[3] - 0.6 * s) < 1e-6);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -548,6 +583,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(cross_entropy, setup, teardown),
         cmocka_unit_test_setup_teardown(cross_entropy_shards, setup, teardown),
         cmocka_unit_test_setup_teardown(adamw, setup, teardown),
+        cmocka_unit_test_setup_teardown(rounding, setup, teardown),
+        cmocka_unit_test_setup_teardown(muon, setup, teardown),
     };
     return cmocka_run_group_tests_name("ref", tests, NULL, NULL);
 }

@@ -40,7 +40,8 @@ static bool same_optimizer(Fixture *a, Fixture *b)
 /* How many datasets a group of the file of step 7 has, and how many of 16-bit numbers. */
 static void count_sets(const char *group_name, int *sets, int *half)
 {
-    hid_t file = H5Fopen(at("checkpoints/step-000000007/rank-0000.h5"), H5F_ACC_RDONLY, H5P_DEFAULT);
+    const char *path = at("checkpoints/step-000000007/rank-0000.h5");
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     hid_t group = H5Gopen2(file, group_name, H5P_DEFAULT);
     H5G_info_t info;
     assert_true(group >= 0 && H5Gget_info(group, &info) >= 0);

@@ -26,6 +26,9 @@ typedef struct ChoiceRow {
     float weight;
 } ChoiceRow;
 
+/* Threads' lists of k choices stand in cache lines of their own. */
+static int64_t list_stride(int64_t k) { return size_round_up(k, 64 / (int64_t)sizeof(ChoiceRow)); }
+
 /* One token: to = base (or 0) + sum over its placed choices of weight from. */
 typedef struct TokenSum {
     void *to;
@@ -72,10 +75,11 @@ static void sum_token(const TokenSum *t, DType type, int64_t D)
 int dispatch_bwd_cpu(Device *d, Tensor dx, Tensor dxe, const Routing *r)
 {
     int64_t N = tensor_rows(dx), D = tensor_cols(dx), k = tensor_cols(r->row);
-    ChoiceRow *lists = cpu_scratch(d, d->threads * k * (int64_t)sizeof *lists);
+    const int64_t stride = list_stride(k);
+    ChoiceRow *lists = cpu_scratch(d, d->threads * stride * (int64_t)sizeof *lists);
 #pragma omp parallel for num_threads(d->threads) schedule(static) if (N * D > ROWS_SERIAL)
     for (int64_t n = 0; n < N; n++) {
-        TokenSum t = {.to = row_at(dx, n, D), .choice = lists + omp_get_thread_num() * k};
+        TokenSum t = {.to = row_at(dx, n, D), .choice = lists + omp_get_thread_num() * stride};
         list_choices(&t, dxe, (const int32_t *)r->row.data + n * k, NULL, k);
         sum_token(&t, dx.type, D);
     }
@@ -85,12 +89,13 @@ int dispatch_bwd_cpu(Device *d, Tensor dx, Tensor dxe, const Routing *r)
 int combine_fwd_cpu(Device *d, Tensor y, Tensor base, Tensor ye, const Routing *r)
 {
     int64_t N = tensor_rows(y), D = tensor_cols(y), k = tensor_cols(r->row);
-    ChoiceRow *lists = cpu_scratch(d, d->threads * k * (int64_t)sizeof *lists);
+    const int64_t stride = list_stride(k);
+    ChoiceRow *lists = cpu_scratch(d, d->threads * stride * (int64_t)sizeof *lists);
 #pragma omp parallel for num_threads(d->threads) schedule(static) if (N * D > ROWS_SERIAL)
     for (int64_t n = 0; n < N; n++) {
         TokenSum t = {.to = row_at(y, n, D),
                       .base = tensor_given(base) ? row_at(base, n, D) : NULL,
-                      .choice = lists + omp_get_thread_num() * k};
+                      .choice = lists + omp_get_thread_num() * stride};
         list_choices(&t, ye, (const int32_t *)r->row.data + n * k,
                      (const float *)r->weight.data + n * k, k);
         sum_token(&t, y.type, D);

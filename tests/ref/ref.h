@@ -206,7 +206,7 @@ typedef struct RefMuon {
     MuonOpt opt;
     StepVars vars;
     double *w, *grad, *m;    /* w and m updated in place; m unrounded */
-    double *w_mag, *m_mag;   /* an element of O counts with at least the matrix's root mean square */
+    double *w_mag, *m_mag;   /* an element of O counts with its matrix's rms at least */
     double *o;               /* (n, A, B) the orthogonalised updates */
     int64_t runs;            /* of lr_each, or 0 */
     const double *each;      /* (runs) */

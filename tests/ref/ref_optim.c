@@ -21,7 +21,8 @@ void ref_adamw(const RefAdamw *a)
         a->v[i] = o->beta2 * a->v[i] + (1 - o->beta2) * g * g;
         double below = sqrt(a->v[i] / s->bias2) + o->eps;
         if (a->w_mag)
-            a->w_mag[i] += fabs(lr) * (a->m_mag[i] / s->bias1 / below + o->weight_decay * fabs(a->w[i]));
+            a->w_mag[i] += fabs(lr) * (a->m_mag[i] / s->bias1 / below +
+                                       o->weight_decay * fabs(a->w[i]));
         a->w[i] -= lr * (a->m[i] / s->bias1 / below + o->weight_decay * a->w[i]);
     }
 }
