@@ -337,15 +337,16 @@ void dev_combine_bwd(Device *d, Tensor dye, Tensor dweight, Tensor dy, Tensor ye
 typedef struct CeOpt {
     int64_t vocab0;       /* id of row 0 of w: w is a shard of the vocabulary */
     const StepVars *vars; /* device pointer; loss_scale. Backward only */
+    double logit_scale;   /* s, factor on every logit (width transfer); 0: 1 */
 } CeOpt;
 
-/* Linear + cross-entropy; logits z = x w^T (f32) exist only chunk by chunk. x (N, D), w (V, D),
+/* Linear + cross-entropy; logits z = s x w^T (f32) exist only chunk by chunk. x (N, D), w (V, D),
  * targets (N) i32, -1 = not counted. lse (N) f32: log sum exp z over this shard; target_logit (N)
  * f32: z at the target, 0 where the target is not in this shard. Both filled for every token. */
 void dev_ce_fwd(Device *d, Tensor lse, Tensor target_logit, Tensor x, Tensor w, Tensor targets,
                 const CeOpt *opt);
-/* dz = loss_scale (exp(z - lse) - onehot(target)), 0 where not counted; dx (N, D) written = dz w,
- * dw (V, D) f32 += dz^T x. lse is the one over the whole vocabulary. Uses g.dx, g.dw. */
+/* dz = s loss_scale (exp(z - lse) - onehot(target)), 0 where not counted: the gradient of x w^T; dx
+ * (N, D) written = dz w, dw (V, D) f32 += dz^T x. lse is the one over the whole vocabulary. Uses g.dx, g.dw. */
 void dev_ce_bwd(Device *d, LinearGrad g, Tensor x, Tensor w, Tensor targets, Tensor lse,
                 const CeOpt *opt);
 

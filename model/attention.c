@@ -5,8 +5,7 @@
  * next cla_share - 1 layers read them, each with its own key norm (Hunyuan-Large). out =
  * attention(q,k,v) Wo.
  */
-#include <math.h>
-
+#include "model/mup.h"
 #include "model/pass.h"
 
 static QkOpt qk_opt(const Pass *p)
@@ -52,7 +51,7 @@ static AttnTensors attention_tensors(const Pass *p, int64_t l, const LayerActs *
 
 static AttnOpt attention_opt(const Pass *p)
 {
-    AttnOpt opt = {.scale = 1.0 / sqrt((double)p->m->c.head_dim), .q_pos0 = p->pos0};
+    AttnOpt opt = {.scale = model_attention_scale(&p->m->c), .q_pos0 = p->pos0};
     if (p->documents)
         opt.doc_start = tensor_reshape2(pass_rows(p, p->m->w.doc_start), p->B, p->T);
     return opt;

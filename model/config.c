@@ -10,6 +10,7 @@
 static const char *const qk_norm_names[] = {"none", "head_after_rope", "head_before_rope",
                                             "full_before_rope", NULL};
 static const char *const weight_names[] = {"raw", "renorm", NULL};
+static const char *const init_names[] = {"normal", "trunc_normal", NULL};
 static const char *const routing_names[] = {
     [ROUTE_RECYCLE] = "recycle", [ROUTE_DROPLESS] = "dropless", [ROUTE_DROP] = "drop",
     [ROUTE_EXPERT_CHOICE] = "expert_choice", [ROUTE_EXPERT_CHOICE + 1] = NULL};
@@ -56,7 +57,17 @@ static const ConfRow rows[] = {
      "the head is the embedding"},
     {"model.norm_eps", CONF_FLOAT, FIELD(norm_eps), "1e-5", 0, 1, NULL, "RMSNorm's epsilon"},
     {"model.init_std", CONF_FLOAT, FIELD(init_std), "0.02", 0, 10, NULL,
-     "normal initialisation; outputs into the residual: / sqrt(2 n_layers)"},
+     "standard deviation of the initial weights"},
+    {"model.init", CONF_ENUM, FIELD(init), "normal", 1, 0, init_names,
+     "trunc_normal: none beyond 3 init_std; the deviation is not corrected for it"},
+    {"model.router_init_std", CONF_FLOAT, FIELD(router_init_std), "-1", -1, 10, NULL,
+     "the router's own init_std; -1: as init_std"},
+    {"model.residual_init", CONF_BOOL, FIELD(residual_init), "true", 1, 0, NULL,
+     "matrices that write into the residual start with init_std / sqrt(2 n_layers)"},
+    {"model.mup_base_width", CONF_INT, FIELD(mup_base_width), "0", 0, 1 << 17, NULL,
+     "width transfer (muP): d_model that the rate and init_std were found for; 0: off"},
+    {"model.mup_base_head_dim", CONF_INT, FIELD(mup_base_head_dim), "0", 0, 4096, NULL,
+     "its head_dim, where heads grow with the width; 0: they do not"},
     {"model.routing", CONF_ENUM, FIELD(routing), "recycle", 1, 0, routing_names,
      "in training; evaluation is always dropless top-k"},
     {"model.routing_group_tokens", CONF_INT, FIELD(routing_group_tokens), "1024", 1, 1 << 30, NULL,
@@ -243,13 +254,26 @@ static int check_widths(ModelConfig *c, Refusal *found, Err *why)
     return REFUSE(list, found);
 }
 
+static int check_init(const ModelConfig *c, Refusal *found)
+{
+    bool own = c->router_init_std != -1;
+    const Refusal list[] = {
+        {own && c->router_init_std < 0, "model.router_init_std", "must be -1 or at least 0"},
+        {own && !c->n_experts, "model.router_init_std", "there are no experts"},
+        {c->mup_base_head_dim > 0 && !c->mup_base_width, "model.mup_base_head_dim",
+         "is of a width transfer, which is off (model.mup_base_width is 0)"},
+    };
+    return REFUSE(list, found);
+}
+
 int model_config_check(ModelConfig *c, const ConfTable *table, const int *lines, const char *path,
                        Err *e)
 {
     Refusal found;
     Err why = {0};
     if (check_widths(c, &found, &why) || check_attention(c, &found) || check_ffn(c, &found) ||
-        check_dense(c, &found) || check_choice(c, &found) || check_losses(c, &found))
+        check_dense(c, &found) || check_choice(c, &found) || check_losses(c, &found) ||
+        check_init(c, &found))
         return conf_fail(table, lines, path, found.key, e, "%s", found.reason);
     return 0;
 }

@@ -11,6 +11,7 @@
 typedef enum RouterWeight { WEIGHT_RAW, WEIGHT_RENORM } RouterWeight;
 typedef enum DropPolicy { DROP_POSITION, DROP_SCORE } DropPolicy;
 typedef enum BalanceScope { BALANCE_GROUP, BALANCE_GLOBAL } BalanceScope;
+typedef enum InitKind { INIT_NORMAL, INIT_TRUNC_NORMAL } InitKind;
 
 typedef struct ModelConfig {
     int64_t vocab_size, d_model, n_layers;
@@ -28,6 +29,11 @@ typedef struct ModelConfig {
     int router_weight;                     /* RouterWeight */
     bool tie_embeddings;
     double norm_eps, init_std;
+    int init;                              /* InitKind */
+    double router_init_std;                /* -1: init_std */
+    bool residual_init;                    /* outputs into the residual: std / sqrt(2 n_layers) */
+    int64_t mup_base_width;                /* d_model that rates were found for; 0: no transfer */
+    int64_t mup_base_head_dim;             /* its head width; 0: heads do not grow */
     int routing;                           /* RouteMode in training */
     int64_t routing_group_tokens;          /* R */
     double capacity_factor;

@@ -3,14 +3,12 @@
  * FLOPs count matrix products, 2 a multiply-add; softmax, norms and other vector work are not
  * counted. Attention counts causal pairs exactly: T(T+1)/2 a sequence. Training is three times the
  * forward pass for products (forward, gradient of the input, gradient of the weight) and 3.5 times
- * for attention as executed (the backward pass recomputes the scores), 3 times as model FLOPs. With
- * model.top_p both counts, and the activated parameters, are those of the bound: top_k experts for
- * every token. The noise product of a noisy gate counts with the router, though evaluation and
- * generation do without it.
+ * for attention as executed (the backward pass recomputes the scores), 3 times as model FLOPs.
  *
- * Experts of own widths: parameters are exact; activated ones and FLOPs are those of a uniform
- * choice of experts, top_k times the mean width a token (an integer). StepStats.active_width
- * measures. */
+ * What depends on the data is counted by a rule: with model.top_p top_k experts for every token, its
+ * bound; with own widths top_k times the mean width a token (an integer), a uniform choice;
+ * StepStats.choices and active_width measure. The noise product of a noisy gate counts with the
+ * router, though evaluation and generation do without it. */
 #ifndef ISOMOE_MODEL_COUNT_H
 #define ISOMOE_MODEL_COUNT_H
 

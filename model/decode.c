@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/size.h"
+#include "model/mup.h"
 #include "model/pass.h"
 
 static void layout_cache(Decoder *d, ArenaPlan *plan, char *base)
@@ -91,6 +92,7 @@ int decoder_feed(Decoder *d, const int32_t *tokens, int64_t count, float *logits
         dev_linear_fwd(m->device, d->logits, tensor_slice(m->w.final_in, n - 1, 1), m->p.head,
                        tensor_none());
         dev_download(m->device, logits, d->logits);
+        model_scale_logits(&m->c, logits, m->c.vocab_size);
     }
     return 0;
 }

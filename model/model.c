@@ -7,6 +7,7 @@
 
 #include "base/size.h"
 #include "device/route_assign.h"
+#include "model/mup.h"
 #include "model/pass.h"
 
 /* ---- Life -------------------------------------------------------------------------------------*/
@@ -209,7 +210,7 @@ void model_train_micro(Model *m, const MicroBatch *b, int64_t groups_total, int6
     p.routing = b->routing;
     blocks_forward(&p);
     WorkTensors *w = &m->w;
-    CeOpt opt = {.vars = m->vars};
+    CeOpt opt = {.vars = m->vars, .logit_scale = model_logit_scale(&m->c)};
     CeTrain ce = {.lse = pass_rows(&p, w->lse), .target_logit = pass_rows(&p, w->target_logit),
                   .dx = pass_rows(&p, w->dx), .dw = m->g.head};
     Tensor targets = pass_rows(&p, w->targets);
@@ -224,7 +225,7 @@ void model_eval_micro(Model *m, const MicroBatch *b, double sums[2], float *toke
     WorkTensors *w = &m->w;
     double loss[2];
     blocks_forward(&p);
-    CeOpt opt = {0};
+    CeOpt opt = {.logit_scale = model_logit_scale(&m->c)};
     Tensor lse = pass_rows(&p, w->lse), target_logit = pass_rows(&p, w->target_logit);
     Tensor targets = pass_rows(&p, w->targets);
     dev_ce_fwd(m->device, lse, target_logit, pass_rows(&p, w->final_in), m->p.head, targets, &opt);
@@ -253,5 +254,6 @@ void model_logits(Model *m, const MicroBatch *b, float *logits)
     Tensor out = tensor_2d(memory, DT_F32, p.N, m->c.vocab_size);
     dev_linear_fwd(m->device, out, pass_rows(&p, m->w.final_in), m->p.head, tensor_none());
     dev_download(m->device, logits, out);
+    model_scale_logits(&m->c, logits, p.N * m->c.vocab_size);
     dev_free(m->device, memory);
 }

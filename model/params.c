@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/philox.h"
 #include "base/size.h"
+#include "model/mup.h"
 
 enum { PARAM_ALIGN = 64 }; /* elements: rows start on cache lines in every type */
 
@@ -125,7 +126,7 @@ int params_build(ParamTable *table, const ModelConfig *c, Err *e)
 {
     *table = (ParamTable){0};
     Builder b = {.table = table, .c = c, .layer = -1, .expert = -1};
-    double std = c->init_std, std_out = std / sqrt(2.0 * (double)c->n_layers);
+    double std = c->init_std, std_out = model_residual_std(c);
     add_row(&b, PARAM_EMBED, "embed.weight", std, 2, c->vocab_size, c->d_model);
     for (b.layer = 0; b.layer < c->n_layers; b.layer++) {
         add_attention(&b, std, std_out);
@@ -135,6 +136,7 @@ int params_build(ParamTable *table, const ModelConfig *c, Err *e)
     add_row(&b, PARAM_NORM, "final_norm.weight", 0, 1, c->d_model);
     if (!c->tie_embeddings)
         add_row(&b, PARAM_HEAD, "head.weight", std, 2, c->vocab_size, c->d_model);
+    params_set_init(table, c);
     if (!b.failed) return 0;
     params_free(table);
     return err_set(e, "the model's parameters do not fit in 64-bit sizes or memory");
@@ -153,6 +155,19 @@ const ParamRow *params_find(const ParamTable *table, const char *name)
     return NULL;
 }
 
+/* Standard normal number i of the row; with a cut, the first within it of draws from streams of
+ * their own: more than 255 in a row beyond 3 deviations have a chance of 1e-650. */
+static double normal(const ParamRow *row, uint64_t seed, uint64_t name, int64_t i)
+{
+    PhiloxKey key = {seed, RNG_INIT, (uint32_t)(i >> 32), name >> 8};
+    double value = philox_normal(&key, (uint32_t)i);
+    for (uint32_t t = 1; row->init_cut > 0 && fabs(value) > row->init_cut && t < 256; t++) {
+        key.stream = (uint32_t)(i >> 32) | t << 24;
+        value = philox_normal(&key, (uint32_t)i);
+    }
+    return value;
+}
+
 void params_init_row(const ParamRow *row, uint64_t seed, float *out)
 {
     uint64_t name = hash_bytes(row->name, strlen(row->name));
@@ -161,8 +176,7 @@ void params_init_row(const ParamRow *row, uint64_t seed, float *out)
             out[i] = (float)row->init_value;
             continue;
         }
-        PhiloxKey key = {seed, RNG_INIT, (uint32_t)(i >> 32), name >> 8};
-        out[i] = (float)(row->init_std * philox_normal(&key, (uint32_t)i));
+        out[i] = (float)(row->init_std * normal(row, seed, name, i));
     }
 }
 

@@ -23,6 +23,8 @@ typedef struct ParamRow {
     int expert;         /* whose it is, where experts have own widths; -1: of all, or no expert's */
     bool f32;           /* operations read it in f32 in every mode: norms, biases, router */
     double init_std;    /* normal(0, std); 0: the constant init_value */
+    double init_cut;    /* draws beyond init_cut init_std are made anew; 0: none */
+    double lr_scale;    /* factor on AdamW's rate, by the width (model/mup.h) */
     double init_value;
     int64_t elements;
     int64_t offset;     /* first element in the flat space; a multiple of 64 */

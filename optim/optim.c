@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/size.h"
+#include "model/mup.h"
 #include "optim/moments.h"
 
 struct Optimizer {
@@ -113,6 +114,13 @@ static Tensor rates_of(const Optimizer *o, const ParamRow *row)
     return row->expert < 0 ? layer : tensor_slice(layer, row->expert, 1);
 }
 
+/* Weight decay of a row. What a step takes off is the rate times this: the width's factor on the
+ * rate is taken out again, so that decay is the same at every width. */
+static double decay_of(const Optimizer *o, const ParamRow *row, double scale)
+{
+    return o->c.decay[row->kind] ? o->c.weight_decay / scale : 0;
+}
+
 static void update_adamw(Optimizer *o, int i)
 {
     const ParamRow *row = &model_params(o->m)->row[i];
@@ -122,8 +130,9 @@ static void update_adamw(Optimizer *o, int i)
                       .m = o->moments.row[i].m, .v = o->moments.row[i].v};
     if (weights.data) t.weight = params_view(row, weights.data, DT_BF16);
     AdamwOpt opt = {.beta1 = o->c.beta1, .beta2 = o->c.beta2, .eps = o->c.eps,
-                    .weight_decay = o->c.decay[row->kind] ? o->c.weight_decay : 0,
-                    .lr_ratio = o->c.lr_ratio[row->kind], .lr_each = rates_of(o, row),
+                    .weight_decay = decay_of(o, row, row->lr_scale),
+                    .lr_ratio = o->c.lr_ratio[row->kind] * row->lr_scale,
+                    .lr_each = rates_of(o, row),
                     .rounding = {.stream = (uint32_t)i}};
     dev_adamw(model_device(o->m), t, &opt, model_vars(o->m));
 }
@@ -140,9 +149,9 @@ static void update_muon(Optimizer *o, int i)
                      .m = tensor_reshape3(r->m, r->n, r->A, r->B), .work = o->moments.work};
     if (weights.data)
         t.weight = tensor_reshape3(params_view(row, weights.data, DT_BF16), r->n, r->A, r->B);
-    MuonOpt opt = {.momentum = o->c.muon_momentum,
-                   .weight_decay = o->c.decay[row->kind] ? o->c.weight_decay : 0,
-                   .lr_ratio = o->c.lr_ratio[row->kind], .lr_each = rates_of(o, row),
+    double scale = params_muon_scale(row);
+    MuonOpt opt = {.momentum = o->c.muon_momentum, .weight_decay = decay_of(o, row, scale),
+                   .lr_ratio = o->c.lr_ratio[row->kind] * scale, .lr_each = rates_of(o, row),
                    .rounding = {.stream = (uint32_t)i}};
     dev_muon(model_device(o->m), t, &opt, model_vars(o->m));
 }

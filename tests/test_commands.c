@@ -339,7 +339,19 @@ static void plan_of_a_run(void **state)
     assert_string_equal(report_string(plan, "kind"), "run");
     assert_near(report_number(json_object_get(plan, "flops_per_token"), "seq_len"), 128, 0);
     assert_near(report_number(json_object_get(plan, "run"), "tokens"), 100 * 8 * 128, 0);
+    assert_true(json_is_null(json_object_get(plan, "width_transfer")));
     json_decref(plan);
+    RUN_CODE(0, "plan", "configs/runs/tiny.yaml", "model.mup_base_width=16",
+             "model.mup_base_head_dim=4", "--json");
+    plan = json_loads(program_out, 0, NULL);
+    json_t *width = json_object_get(plan, "width_transfer");
+    assert_near(report_number(width, "ratio"), 4, 0);
+    assert_near(report_number(width, "logit_scale"), 0.25, 0);
+    assert_near(report_number(width, "attention_scale"), 2 / 16.0, 0);
+    json_decref(plan);
+    RUN_CODE(0, "plan", "configs/runs/tiny.yaml", "model.mup_base_width=16");
+    assert_has(program_out, "width transfer (muP): 4 times the base width 16");
+    assert_has(program_out, "init / 2, AdamW's rate / 4, Muon's / 2");
     RUN_CODE(1, "plan", "configs/runs/tiny.yaml", "--batch", "4");
     assert_has(program_err, "train.micro_batch");
     RUN_CODE(1, "plan", "configs/models/hunyuan-large.yaml", "model.d_modell=4");

@@ -14,24 +14,25 @@ typedef struct Case {
     int64_t vocab0, vocab; /* the shard's first id; ids of the whole vocabulary */
     Targets targets;
     double size; /* of x: how peaked the softmax is */
+    double logit_scale;
 } Case;
 
 static const Case cases[] = {
-    {1, 1, 1, 0, 1, ALL_COUNTED, 1},       {0, 4, 7, 0, 7, ALL_COUNTED, 1},
-    {3, 5, 7, 0, 7, ALL_COUNTED, 1},       {17, 33, 65, 0, 65, SOME_COUNTED, 1},
-    {64, 32, 256, 0, 256, SOME_COUNTED, 1}, {5, 16, 1031, 0, 1031, ALL_COUNTED, 1},
-    {13, 24, 100, 0, 100, NONE_COUNTED, 1}, {7, 64, 31, 0, 31, ALL_COUNTED, 10},
-    {131, 7, 97, 0, 97, SOME_COUNTED, 1},  {523, 9, 67, 0, 67, SOME_COUNTED, 1},
-    {19, 130, 300, 0, 300, ALL_COUNTED, 1}, {257, 8, 1025, 0, 1025, SOME_COUNTED, 1},
-    {530, 6, 2053, 0, 2053, SOME_COUNTED, 1},
+    {1, 1, 1, 0, 1, ALL_COUNTED, 1, 0},       {0, 4, 7, 0, 7, ALL_COUNTED, 1, 0},
+    {3, 5, 7, 0, 7, ALL_COUNTED, 1, 0},       {17, 33, 65, 0, 65, SOME_COUNTED, 1, 0.25},
+    {64, 32, 256, 0, 256, SOME_COUNTED, 1, 0}, {5, 16, 1031, 0, 1031, ALL_COUNTED, 1, 3},
+    {13, 24, 100, 0, 100, NONE_COUNTED, 1, 0}, {7, 64, 31, 0, 31, ALL_COUNTED, 10, 0},
+    {131, 7, 97, 0, 97, SOME_COUNTED, 1, 0},  {523, 9, 67, 0, 67, SOME_COUNTED, 1, 0},
+    {19, 130, 300, 0, 300, ALL_COUNTED, 1, 0}, {257, 8, 1025, 0, 1025, SOME_COUNTED, 1, 0.125},
+    {530, 6, 2053, 0, 2053, SOME_COUNTED, 1, 0},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
 static const Case shards[] = {
-    {23, 17, 40, 0, 101, SOME_COUNTED, 1},
-    {23, 17, 40, 40, 101, SOME_COUNTED, 1},
-    {23, 17, 21, 80, 101, ALL_COUNTED, 1},
-    {5, 32, 1, 6, 64, ALL_COUNTED, 1},
+    {23, 17, 40, 0, 101, SOME_COUNTED, 1, 0},
+    {23, 17, 40, 40, 101, SOME_COUNTED, 1, 0.5},
+    {23, 17, 21, 80, 101, ALL_COUNTED, 1, 0},
+    {5, 32, 1, 6, 64, ALL_COUNTED, 1, 0},
 };
 enum { SHARDS = sizeof shards / sizeof *shards };
 
@@ -40,7 +41,7 @@ static const double loss_scale = 1.0 / 77;
 static void call_fwd(Device *d, const Rig *r, const void *context)
 {
     const Case *c = context;
-    CeOpt opt = {.vocab0 = c->vocab0};
+    CeOpt opt = {.vocab0 = c->vocab0, .logit_scale = c->logit_scale};
     dev_ce_fwd(d, rig_get(r, "lse"), rig_get(r, "target_logit"), rig_get(r, "x"), rig_get(r, "w"),
                rig_get(r, "targets"), &opt);
 }
@@ -48,7 +49,7 @@ static void call_fwd(Device *d, const Rig *r, const void *context)
 static void call_bwd(Device *d, const Rig *r, const void *context)
 {
     const Case *c = context;
-    CeOpt opt = {.vocab0 = c->vocab0, .vars = rig_vars(r, "vars")};
+    CeOpt opt = {.vocab0 = c->vocab0, .vars = rig_vars(r, "vars"), .logit_scale = c->logit_scale};
     LinearGrad g = {.dx = rig_get(r, "dx"), .dw = rig_get(r, "dw")};
     dev_ce_bwd(d, g, rig_get(r, "x"), rig_get(r, "w"), rig_get(r, "targets"), rig_get(r, "lse"),
                &opt);
@@ -56,8 +57,8 @@ static void call_bwd(Device *d, const Rig *r, const void *context)
 
 static void call_train(Device *d, const Rig *r, const void *context)
 {
-    (void)context;
-    CeOpt opt = {.vars = rig_vars(r, "vars")};
+    const Case *c = context;
+    CeOpt opt = {.vars = rig_vars(r, "vars"), .logit_scale = c->logit_scale};
     CeTrain out = {.lse = rig_get(r, "lse"), .target_logit = rig_get(r, "target_logit"),
                    .dx = rig_get(r, "dx"), .dw = rig_get(r, "dw")};
     dev_ce_train(d, out, rig_get(r, "x"), rig_get(r, "w"), rig_get(r, "targets"), &opt);
@@ -78,7 +79,7 @@ static RefCe start(Rig *r, const Case *c, DType type, int32_t *targets)
 {
     StepVars vars = {.loss_scale = loss_scale};
     RefCe a = {.N = c->N, .D = c->D, .V = c->V, .vocab0 = c->vocab0, .loss_scale = loss_scale,
-               .targets = targets};
+               .logit_scale = c->logit_scale, .targets = targets};
     a.x = rig_in(r, "x", tensor_2d(NULL, type, c->N, c->D), c->size)->value;
     a.w = rig_in(r, "w", tensor_2d(NULL, type, c->V, c->D), 1 / sqrt((double)c->D))->value;
     rig_in_i32(r, "targets", tensor_1d(NULL, DT_I32, c->N), targets);
@@ -88,9 +89,9 @@ static RefCe start(Rig *r, const Case *c, DType type, int32_t *targets)
 
 static Rig *new_rig(const char *op, const Case *c, DType type)
 {
-    return rig_new(op, "N %d D %d V %d from %d of %d, targets %d, size %g %s", (int)c->N,
+    return rig_new(op, "N %d D %d V %d from %d of %d, targets %d, size %g, scale %g %s", (int)c->N,
                    (int)c->D, (int)c->V, (int)c->vocab0, (int)c->vocab, c->targets, c->size,
-                   dtype_name(type));
+                   c->logit_scale, dtype_name(type));
 }
 
 static void want_forward(Rig *r, RefCe *a)
@@ -191,7 +192,7 @@ static void ce_train(void **state)
     int failures = 0;
     for (int i = 0; i < CASES; i++)
         failures += train_case(&cases[i], DT_F32) + train_case(&cases[i], DT_BF16);
-    const Case wide = {300, 3, 70001, 0, 70001, SOME_COUNTED, 1};
+    const Case wide = {300, 3, 70001, 0, 70001, SOME_COUNTED, 1, 0};
     if (rig_random_cases(1) > 1)
         failures += train_case(&wide, DT_F32) + train_case(&wide, DT_BF16);
     assert_int_equal(failures, 0);

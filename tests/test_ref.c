@@ -483,6 +483,12 @@ static void cross_entropy(void **state)
     ref_ce_bwd(&a);
     check_gradient("x", a.x, a.dx, 12, ce_loss, &a);
     check_gradient("w", a.w, a.dw, 21, ce_loss, &a);
+    a.logit_scale = 0.4;
+    a.dx = zeros(12), a.dw = zeros(21);
+    ref_ce_fwd(&a);
+    ref_ce_bwd(&a);
+    check_gradient("x, scaled logits", a.x, a.dx, 12, ce_loss, &a);
+    check_gradient("w, scaled logits", a.w, a.dw, 21, ce_loss, &a);
 }
 
 /* Two shards of the vocabulary, with the log-sum-exp over both, give the gradients of the whole. */

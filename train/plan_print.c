@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "model/mup.h"
 #include "train/json_out.h"
 #include "train/plan.h"
 
@@ -169,6 +170,27 @@ static void print_routing(const Plan *p, FILE *out)
                 (long long)c->top_k);
 }
 
+/* Width transfer: factors on what the configuration says. */
+static void print_width(const Plan *p, FILE *out)
+{
+    const ModelConfig *c = &p->config.model;
+    double m = model_width_ratio(c);
+    if (!c->mup_base_width) return;
+    fprintf(out, "\nwidth transfer (muP): %.4g times the base width %lld\n"
+            "  hidden matrices: init / %.4g, AdamW's rate / %.4g, Muon's / %.4g\n"
+            "  router: init / %.4g, AdamW's rate / %.4g; logits / %.4g; attention scale %.5g\n", m,
+            (long long)c->mup_base_width, sqrt(m), m, sqrt(m), m, m, m, model_attention_scale(c));
+}
+
+static json_t *width_json(const Plan *p)
+{
+    const ModelConfig *c = &p->config.model;
+    if (!c->mup_base_width) return json_null();
+    return json_pack("{s:I, s:f, s:f, s:f}", "base_width", (json_int_t)c->mup_base_width, "ratio",
+                     model_width_ratio(c), "logit_scale", model_logit_scale(c), "attention_scale",
+                     model_attention_scale(c));
+}
+
 static void print_memory(const Plan *p, FILE *out)
 {
     char title[128], human[ARENA_HUMAN];
@@ -189,6 +211,7 @@ void plan_print(const Plan *p, FILE *out)
     print_flops(p, out);
     if (p->is_run) print_run(p, out);
     print_routing(p, out);
+    print_width(p, out);
     print_memory(p, out);
 }
 
@@ -264,10 +287,11 @@ json_t *plan_json(const Plan *p)
     shape = json_pack("{s:s, s:I, s:I, s:I}", "type", dtype_name(p->shape.type), "micro_batch",
                       (json_int_t)p->shape.B, "seq_len", (json_int_t)p->shape.T, "micro_batches",
                       (json_int_t)p->shape.micro_batches);
-    return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:I, s:I}}", "config",
+    return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:I, s:I}}", "config",
                      json_out_text(p->path, strlen(p->path)), "kind", p->is_run ? "run" : "model",
                      "parameters", params_json(p), "flops_per_token", flops_json(p), "run",
-                     run_json(p), "routing", routing, "shape", shape, "memory", memory_json(p),
+                     run_json(p), "routing", routing, "width_transfer", width_json(p), "shape",
+                     shape, "memory", memory_json(p),
                      "kv_cache_bytes_per_token", "bf16", (json_int_t)p->kv_bytes,
                      "bf16_multi_head", (json_int_t)p->kv_bytes_mha);
 }

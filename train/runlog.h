@@ -2,12 +2,12 @@
  * lines with a member "event". Numbers read back bit-exactly; a number that is not finite is null.
  *
  * A step's line: step (steps done, so the first is 1), loss, aux, z, entropy, cv, choices (experts
- * chosen a token, mean), lr, grad_norm, skipped (0 or 1), tokens, seconds, flops (all three summed
- * since the run began; model FLOPs), step_seconds, tokens_per_s, flops_per_s (of this step),
- * load_max, recycled, unplaced, overflow, and for at most 64 experts their shares of the first
- * choices, load; for experts of own widths active_width (of the experts that a token was placed
- * at: sum of widths, mean over tokens and layers). Events, each with step: start and resume (what
- * runs, where), length (steps that fit into train.minutes), eval (loss, targets), checkpoint
+ * chosen a token, mean), lr, grad_norm, skipped (0, or why: docs/FORMATS.md), tokens, seconds, flops
+ * (all three summed since the run began; model FLOPs), step_seconds, tokens_per_s, flops_per_s (of
+ * this step), load_max, recycled, unplaced, overflow, and for at most 64 experts their shares of the
+ * first choices, load; for experts of own widths active_width (of the experts that a token was
+ * placed at: sum of widths, mean over tokens and layers). Events, each with step: start and resume
+ * (what runs, where), length (steps that fit into train.minutes), eval (loss, targets), checkpoint
  * (folder), and how it ended: stopped (signal), diverged (reason), final (totals and val_loss).
  */
 #ifndef ISOMOE_TRAIN_RUNLOG_H

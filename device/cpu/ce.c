@@ -1,6 +1,6 @@
 /* device/cpu/ce.c - linear map to the vocabulary, cross-entropy, and their gradients.
  *
- * z (N, V) = x (N, D) w (V, D)^T exists only for one chunk of rows at a time, as blocks
+ * z (N, V) = s x (N, D) w (V, D)^T exists only for one chunk of rows at a time, as blocks
  * [block][row] [column] of BLOCK columns. For each chunk, in parallel over blocks: the products,
  * and from them maximum and sum of exponentials of each row and block; then in parallel over rows:
  * lse, from the blocks in order. Gradients: dz overwrites the stored block in the type of x,
@@ -26,7 +26,8 @@ typedef struct Job {
     Tensor x, w, targets, lse, target_logit;
     Tensor dx, dw;        /* or none */
     int64_t vocab0;
-    float scale;
+    float logit_scale;    /* s */
+    float scale;          /* s loss_scale: of the gradient of x w^T */
     int64_t block;        /* columns of a block, the last may have fewer */
     int64_t blocks;
     int64_t chunk;        /* rows of a chunk, the last may have fewer */
@@ -88,6 +89,12 @@ static void row_dz(const Job *j, const float *z, int64_t cols, float lse, void *
         v_put(dz, j->x.type, i, cols - i, v_exp(lanes(z, i, cols) - lse) * j->scale);
 }
 
+static void scale_logits(float *z, int64_t count, float scale)
+{
+    for (int64_t i = 0; i < count; i += LANES)
+        v_put(z, DT_F32, i, count - i, v_get(z, DT_F32, i, count - i) * scale);
+}
+
 /* The logits of block b and what becomes of them at once. */
 static void block_logits(const Device *d, const Job *j, int64_t b)
 {
@@ -106,6 +113,7 @@ static void block_logits(const Device *d, const Job *j, int64_t b)
                     .type = j->x.type,
                     .c_type = DT_F32};
     gemm_serial(d, &g);
+    if (j->logit_scale != 1.0f) scale_logits(z, j->rows * cols, j->logit_scale);
     const float *lse = j->lse.data;
     float *target_logit = j->target_logit.data;
     for (int64_t r = 0; r < j->rows; r++, z += cols) {
@@ -266,21 +274,28 @@ static int job_run(Device *d, Job *j)
     return 0;
 }
 
+static float logit_scale(const CeOpt *opt)
+{
+    return opt->logit_scale == 0 ? 1.0f : (float)opt->logit_scale;
+}
+
 int ce_fwd_cpu(Device *d, Tensor lse, Tensor target_logit, Tensor x, Tensor w, Tensor targets,
                const CeOpt *opt)
 {
     Job j = {.mode = CE_FWD, .x = x, .w = w, .targets = targets, .lse = lse,
-             .target_logit = target_logit, .vocab0 = opt->vocab0};
+             .target_logit = target_logit, .vocab0 = opt->vocab0,
+             .logit_scale = logit_scale(opt)};
     return job_run(d, &j);
 }
 
-/* dz = loss_scale (exp(z - lse) - onehot(target)), 0 where not counted
+/* dz = s loss_scale (exp(z - lse) - onehot(target)), 0 where not counted
  * dx = dz w; dw += dz^T x */
 int ce_bwd_cpu(Device *d, LinearGrad g, Tensor x, Tensor w, Tensor targets, Tensor lse,
                const CeOpt *opt)
 {
     Job j = {.mode = CE_BWD, .x = x, .w = w, .targets = targets, .lse = lse, .dx = g.dx,
-             .dw = g.dw, .vocab0 = opt->vocab0, .scale = (float)opt->vars->loss_scale};
+             .dw = g.dw, .vocab0 = opt->vocab0, .logit_scale = logit_scale(opt),
+             .scale = (float)opt->vars->loss_scale * logit_scale(opt)};
     return job_run(d, &j);
 }
 
@@ -289,7 +304,8 @@ int ce_train_cpu(Device *d, CeTrain out, Tensor x, Tensor w, Tensor targets, con
 {
     Job j = {.mode = CE_TRAIN, .x = x, .w = w, .targets = targets, .lse = out.lse,
              .target_logit = out.target_logit, .dx = out.dx, .dw = out.dw,
-             .vocab0 = opt->vocab0, .scale = (float)opt->vars->loss_scale};
+             .vocab0 = opt->vocab0, .logit_scale = logit_scale(opt),
+             .scale = (float)opt->vars->loss_scale * logit_scale(opt)};
     return job_run(d, &j);
 }
 

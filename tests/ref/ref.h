@@ -172,6 +172,7 @@ void ref_combine_bwd(const RefCombine *a);
 typedef struct RefCe {
     int64_t N, D, V, vocab0;
     double loss_scale;
+    double logit_scale; /* factor on every logit; 0: 1 */
     const int32_t *targets;
     double *x, *w, *lse, *target_logit;
     double *dx, *dw;

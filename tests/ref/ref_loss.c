@@ -3,6 +3,8 @@
 
 #include "tests/ref/ref.h"
 
+static double scale_of(const RefCe *a) { return a->logit_scale == 0 ? 1 : a->logit_scale; }
+
 static double logit(const RefCe *a, int64_t n, int64_t v, double *mag)
 {
     double sum = 0, sum_mag = 0;
@@ -11,8 +13,8 @@ static double logit(const RefCe *a, int64_t n, int64_t v, double *mag)
         sum += term;
         sum_mag += fabs(term);
     }
-    if (mag) *mag = sum_mag;
-    return sum;
+    if (mag) *mag = sum_mag * fabs(scale_of(a));
+    return sum * scale_of(a);
 }
 
 void ref_ce_fwd(const RefCe *a)
@@ -38,15 +40,15 @@ void ref_ce_fwd(const RefCe *a)
     }
 }
 
-/* dz = loss_scale (exp(z - lse) - onehot(target)); dx = dz w, dw = dz^T x. */
+/* Of z = s x w^T: dz = s loss_scale (exp(z - lse) - onehot(target)); dx = dz w, dw = dz^T x. */
 void ref_ce_bwd(const RefCe *a)
 {
     for (int64_t n = 0; n < a->N; n++)
         for (int64_t v = 0; v < a->V && a->targets[n] >= 0; v++) {
             double mag, z = logit(a, n, v, &mag), p = exp(z - a->lse[n]);
             double onehot = a->targets[n] - a->vocab0 == v;
-            double dz = a->loss_scale * (p - onehot);
-            double dz_mag = a->loss_scale * (p * (1 + mag + fabs(a->lse[n])) + onehot);
+            double scale = a->loss_scale * scale_of(a), dz = scale * (p - onehot);
+            double dz_mag = scale * (p * (1 + mag + fabs(a->lse[n])) + onehot);
             for (int64_t i = 0; i < a->D; i++) {
                 double x = a->x[n * a->D + i], w = a->w[v * a->D + i];
                 a->dx[n * a->D + i] += dz * w;

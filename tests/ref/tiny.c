@@ -14,7 +14,8 @@ ModelConfig tiny_config(void)
                          .qk_norm = QK_HEAD_AFTER_ROPE, .cla_share = 1, .n_experts = 4, .top_k = 2,
                          .expert_width = 12, .n_shared = 1, .shared_width = 10,
                          .router_weight = WEIGHT_RENORM, .tie_embeddings = true, .norm_eps = 1e-5,
-                         .init_std = 0.3, .routing = ROUTE_RECYCLE, .routing_group_tokens = 8,
+                         .init_std = 0.3, .router_init_std = -1, .residual_init = true,
+                         .routing = ROUTE_RECYCLE, .routing_group_tokens = 8,
                          .capacity_factor = 1, .capacity_multiple = 1, .aux_coef = 0.05,
                          .z_coef = 0.01, .routed_scale = 1};
 }
@@ -141,22 +142,34 @@ static void own_drop(ModelConfig *c)
     own_widths(c);
     drop_score(c);
 }
+static void own_global(ModelConfig *c)
+{
+    own_penalty(c);
+    global_balance(c);
+}
 static void own_expert_choice(ModelConfig *c)
 {
     own_widths(c);
     expert_choice(c);
 }
-static void hmoe_top_p(ModelConfig *c) /* HMoE: top-P, P-penalty, entropy */
+static void own_noise(ModelConfig *c)
+{
+    own_penalty(c);
+    noise_cv(c);
+}
+static void hmoe(ModelConfig *c) /* top-p, P-penalty, entropy */
 {
     own(c, "arithmetic");
     top_p(c);
     entropy(c);
     c->width_penalty = true;
 }
-static void own_global(ModelConfig *c)
+static void width_transfer(ModelConfig *c)
 {
-    own_penalty(c);
-    global_balance(c);
+    c->mup_base_width = 5;
+    c->mup_base_head_dim = 4;
+    c->init = INIT_TRUNC_NORMAL;
+    c->residual_init = false;
 }
 static void hunyuan(ModelConfig *c)
 {
@@ -173,17 +186,18 @@ const TinyCase tiny_cases[] = {
     {"mha", mha},              {"mqa", mqa},               {"no shared", no_shared},
     {"two shared", two_shared}, {"all experts", all_experts}, {"one expert", one_expert},
     {"tight capacity", tight}, {"wide head", wide_head},   {"dense", dense},
-    {"hunyuan-large", hunyuan}, {"drop", drop},            {"drop by score", drop_score},
+    {"own widths", own_widths}, {"own widths dropless", own_dropless},
+    {"own widths, penalty", own_penalty}, {"own widths top-1", own_top1},
+    {"own widths, expert choice", own_expert_choice}, {"own widths, noise", own_noise},
+    {"hmoe", hmoe},            {"own widths drop", own_drop},
+    {"own widths, global balance", own_global},
+    {"width transfer", width_transfer}, {"hunyuan-large", hunyuan}, {"drop", drop},            {"drop by score", drop_score},
     {"expert choice", expert_choice}, {"expert choice raw", expert_choice_raw},
     {"sigmoid", sigmoid},      {"sigmoid raw", sigmoid_raw}, {"scaled", scaled},
     {"top-p", top_p},          {"top-p recycle", top_p_recycle}, {"limited", limited},
     {"global balance", global_balance}, {"loss-free bias", loss_free}, {"deepseek-v3", deepseek},
     {"entropy", entropy},      {"noise", noise},           {"noise cv", noise_cv},
-    {"llama-moe", llama_moe},  {"own widths", own_widths},
-    {"own widths dropless", own_dropless}, {"own widths, penalty", own_penalty},
-    {"own widths top-1", own_top1}, {"own widths drop", own_drop},
-    {"own widths expert choice", own_expert_choice}, {"hmoe top-p", hmoe_top_p},
-    {"own widths, global penalty", own_global}, {NULL, NULL},
+    {"llama-moe", llama_moe},  {NULL, NULL},
 };
 
 TinyBatch tiny_batch(const ModelConfig *c, int64_t B, int64_t T, uint64_t seed)
