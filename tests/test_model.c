@@ -25,16 +25,35 @@ static bool chosen(const TinyCase *t)
 
 /* ---- Finite differences -----------------------------------------------------------------------*/
 
-/* First choices and experts in force of all layers, to see whether a small step changed one. */
+/* The best expert that token n did not choose: its logit is the threshold of the CV^2 loss, whose
+ * slope breaks where another takes that place. */
+static int32_t next_best(const Model *m, const LayerActs *a, int64_t n)
+{
+    int64_t E = m->c.n_experts, k = m->c.top_k;
+    const float *logit = (const float *)a->logits.data + n * E;
+    const int32_t *first = (const int32_t *)a->route.first.data + n * k;
+    int32_t best = -1;
+    for (int32_t e = 0; e < E; e++) {
+        bool mine = false;
+        for (int64_t j = 0; j < k; j++) mine |= first[j] == e;
+        if (!mine && (best < 0 || logit[e] > logit[best])) best = e;
+    }
+    return best;
+}
+
+/* First choices and experts in force of all layers, and thresholds of a noisy gate's loss, to see
+ * whether a small step changed one. */
 static int32_t *choices(Model *m, int64_t *count)
 {
-    int64_t n = m->c.n_experts ? 16 * model_slots(&m->c) : 0;
-    int32_t *all = malloc((size_t)(2 * n * m->c.n_layers + 1) * sizeof *all);
+    int64_t n = m->c.n_experts ? 16 * model_slots(&m->c) : 0, tokens = m->c.cv_coef > 0 ? 16 : 0;
+    int32_t *all = malloc((size_t)((2 * n + tokens) * m->c.n_layers + 1) * sizeof *all), *at = all;
     for (int64_t l = 0; l < m->c.n_layers && n; l++) {
-        memcpy(all + 2 * l * n, m->acts[l].route.expert.data, (size_t)n * sizeof *all);
-        memcpy(all + (2 * l + 1) * n, m->acts[l].route.first.data, (size_t)n * sizeof *all);
+        memcpy(at, m->acts[l].route.expert.data, (size_t)n * sizeof *all);
+        memcpy(at + n, m->acts[l].route.first.data, (size_t)n * sizeof *all);
+        at += 2 * n;
+        for (int64_t t = 0; t < tokens; t++) *at++ = next_best(m, &m->acts[l], t);
     }
-    *count = 2 * n * m->c.n_layers;
+    *count = at - all;
     return all;
 }
 

@@ -137,6 +137,16 @@ static void own_top1(ModelConfig *c)
     c->width_penalty = true;
     raw_top1(c);
 }
+static void own_drop(ModelConfig *c)
+{
+    own_widths(c);
+    drop_score(c);
+}
+static void own_global(ModelConfig *c)
+{
+    own_penalty(c);
+    global_balance(c);
+}
 static void own_expert_choice(ModelConfig *c)
 {
     own_widths(c);
@@ -179,9 +189,10 @@ const TinyCase tiny_cases[] = {
     {"own widths", own_widths}, {"own widths dropless", own_dropless},
     {"own widths, penalty", own_penalty}, {"own widths top-1", own_top1},
     {"own widths, expert choice", own_expert_choice}, {"own widths, noise", own_noise},
-    {"hmoe", hmoe},
-    {"width transfer", width_transfer}, {"hunyuan-large", hunyuan}, {"drop", drop},
-    {"drop by score", drop_score},
+    {"hmoe", hmoe},            {"own widths drop", own_drop},
+    {"own widths, global balance", own_global},
+    {"width transfer", width_transfer}, {"hunyuan-large", hunyuan},
+    {"drop", drop},            {"drop by score", drop_score},
     {"expert choice", expert_choice}, {"expert choice raw", expert_choice_raw},
     {"sigmoid", sigmoid},      {"sigmoid raw", sigmoid_raw}, {"scaled", scaled},
     {"top-p", top_p},          {"top-p recycle", top_p_recycle}, {"limited", limited},
