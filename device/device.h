@@ -346,7 +346,8 @@ typedef struct CeOpt {
 void dev_ce_fwd(Device *d, Tensor lse, Tensor target_logit, Tensor x, Tensor w, Tensor targets,
                 const CeOpt *opt);
 /* dz = s loss_scale (exp(z - lse) - onehot(target)), 0 where not counted: the gradient of x w^T; dx
- * (N, D) written = dz w, dw (V, D) f32 += dz^T x. lse is the one over the whole vocabulary. Uses g.dx, g.dw. */
+ * (N, D) written = dz w, dw (V, D) f32 += dz^T x. lse is the one over the whole vocabulary. Uses
+ * g.dx, g.dw. */
 void dev_ce_bwd(Device *d, LinearGrad g, Tensor x, Tensor w, Tensor targets, Tensor lse,
                 const CeOpt *opt);
 

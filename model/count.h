@@ -5,8 +5,8 @@
  * forward pass for products (forward, gradient of the input, gradient of the weight) and 3.5 times
  * for attention as executed (the backward pass recomputes the scores), 3 times as model FLOPs.
  *
- * What depends on the data is counted by a rule: with model.top_p top_k experts for every token, its
- * bound; with own widths top_k times the mean width a token (an integer), a uniform choice;
+ * What depends on the data is counted by a rule: with model.top_p top_k experts for every token,
+ * its bound; with own widths top_k times the mean width a token (an integer), a uniform choice;
  * StepStats.choices and active_width measure. The noise product of a noisy gate counts with the
  * router, though evaluation and generation do without it. */
 #ifndef ISOMOE_MODEL_COUNT_H

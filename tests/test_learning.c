@@ -72,7 +72,8 @@ static void overfit(ModelConfig c, DType type, int steps, double bar)
         if (!step) first = loss;
     }
     if (!(first > 3 && loss < bar))
-        fail_msg("%s: loss went from %g to %g, bar %g", model_routing_name(c.routing), first, loss, bar);
+        fail_msg("%s: loss went from %g to %g, bar %g", model_routing_name(c.routing), first, loss,
+                 bar);
     optimizer_destroy(&o);
     model_destroy(&m);
     tiny_batch_free(&b);

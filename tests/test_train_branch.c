@@ -154,6 +154,9 @@ static void test_refused(void **state)
          "optim.noise_unit: 2048 units of 4 sequences are more than 1024\nhint: "
          "optim.noise_unit=4096 would do"},
         {{automatic, "optim.noise=given"}, "optim.noise_tokens: is needed with optim.noise given"},
+        {{automatic, "optim.noise_tokens=9", "optim.noise=given", "model.top_p=0.5"},
+         "optim.expert_lr: auto takes an expert's batch from model.top_k, which is only the most "
+         "that model.top_p chooses: use load"},
         {{automatic, "optim.load_decay=0.9"},
          "optim.load_decay: has an effect only with optim.expert_lr load"},
         {{"optim.noise=given"}, "optim.noise: has an effect only with optim.expert_lr auto or "},

@@ -65,11 +65,11 @@ static const char *origin(const Run *r) { return r->resumed[0] ? r->resumed : r-
 
 /* ---- What it needs ----------------------------------------------------------------------------*/
 
-/* The data's hashes are the checkpoint's, or become the run's. */
+/* The data's hashes are the checkpoint's (0: not known yet), or become the run's. */
 static int check_hash(const Run *r, const char *what, uint64_t *saved, uint64_t now, Err *e)
 {
     char before[HASH_HEX], after[HASH_HEX];
-    if (!origin(r)[0]) *saved = now;
+    if (!origin(r)[0] || !*saved) *saved = now;
     if (*saved == now) return 0;
     hash_hex(*saved, before);
     hash_hex(now, after);

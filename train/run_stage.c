@@ -28,8 +28,7 @@ static int check_stages(Run *r, Err *e)
 {
     for (int i = 0; i < stages_count(&r->config); i++) {
         Stage stage = stages_get(&r->config, i);
-        LoaderSegment segment = {.T = stage.seq_len};
-        memcpy(segment.weight, stage.weight, sizeof segment.weight);
+        LoaderSegment segment = stages_segment(&stage);
         if (loader_begin(r->train, &segment, e) || begin_val(r, stage.seq_len, e))
             return in_stage(r, &stage, e);
     }
@@ -46,7 +45,8 @@ static int check_state(const Run *r, Err *e)
                 s->sequence <= most;
     for (int i = 0; i < LOADER_MAX_SOURCES; i++) good = good && s->segment.served[i] <= most;
     if (good) return 0;
-    return err_set(e, "%s: its place in the data is not one of this configuration", r->resumed);
+    return err_set(e, "%s: its place in the data is not one of this configuration",
+                   r->resumed[0] ? r->resumed : r->from);
 }
 
 static void count_eval(Run *r)
@@ -63,10 +63,9 @@ int run_stage_open(Run *r, Err *e)
 {
     if (check_stages(r, e)) return -1;
     TrainState *s = &r->state;
-    if (!r->resumed[0]) {
+    if (!r->resumed[0] && !r->from[0]) {
         r->stage = stages_get(&r->config, 0);
-        s->segment = (LoaderSegment){.T = r->stage.seq_len};
-        memcpy(s->segment.weight, r->stage.weight, sizeof s->segment.weight);
+        s->segment = stages_segment(&r->stage);
     } else {
         r->stage = stages_get(&r->config, (int)s->stage);
         if (check_state(r, e)) return -1;

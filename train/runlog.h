@@ -1,7 +1,7 @@
 /* train/runlog.h - the run record <run>/log.jsonl: one JSON object a line, one line a step, and
  * lines with a member "event". Numbers read back bit-exactly; a number that is not finite is null.
  *
- * A line without an event is a step: loss, rates, speed, routing (docs/FORMATS.md lists the members).
+ * A line without an event is a step: loss, rates, speed, routing (members: docs/FORMATS.md).
  * Events, each with step: start and resume (what runs, where), length (steps that fit into
  * train.minutes), eval (loss, targets), checkpoint (folder), and how it ended: stopped (signal),
  * diverged (reason), final (totals and val_loss).

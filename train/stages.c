@@ -6,6 +6,7 @@
 
 #include "base/size.h"
 #include "model/count.h"
+#include "train/optim_check.h"
 #include "train/run_data.h"
 
 #define FAIL(check, key, ...)                                                                      \
@@ -40,6 +41,13 @@ Stage stages_get(const RunConfig *c, int i)
     if (s.own_weights)
         run_data_weights(c, from->weights, "stages", (RunCheck){NULL, "", &ignored}, s.weight);
     return s;
+}
+
+LoaderSegment stages_segment(const Stage *stage)
+{
+    LoaderSegment out = {.T = stage->seq_len};
+    memcpy(out.weight, stage->weight, sizeof out.weight);
+    return out;
 }
 
 int stages_at(const RunConfig *c, int64_t step)
@@ -128,6 +136,12 @@ static int check_shape(const RunConfig *c, int i, RunCheck k)
     if (micro * T % R)
         return FAIL(k, key_of(key, i, "micro_batch"), "stage '%s': %lld sequences of %lld tokens "
                     "are not whole routing groups of %lld tokens", s.name, micro, T, R);
+    long long unit = optim_measures_noise(c) ? c->optim.expert.noise_unit : 0;
+    if (unit && (batch % unit || batch / unit < 2 || batch / unit > NOISE_UNITS_MAX ||
+                 unit % micro || unit * T % R))
+        return FAIL(k, key_of(key, i, "batch"), "stage '%s': its %lld sequences are not two or "
+                    "more units of optim.noise_unit %lld sequences, of whole micro-batches (%lld) "
+                    "and routing groups", s.name, batch, unit, micro);
     return 0;
 }
 

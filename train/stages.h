@@ -18,6 +18,9 @@ typedef struct Stage { /* what is in force in it, every default filled in */
 int stages_count(const RunConfig *c); /* at least 1 */
 Stage stages_get(const RunConfig *c, int i);
 
+/* The data from the run's first sequence on, as the stage wants it. */
+LoaderSegment stages_segment(const Stage *stage);
+
 /* The stage in which step number `step`, counted from 0, is made; the last one for any later. */
 int stages_at(const RunConfig *c, int64_t step);
 

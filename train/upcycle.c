@@ -8,12 +8,15 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "data/reweight.h"
 #include "model/count.h"
 #include "train/importance.h"
 #include "train/open_run.h"
+#include "train/run_data.h"
 #include "train/run_folder.h"
 #include "train/runlog.h"
 #include "train/split.h"
+#include "train/stages.h"
 
 const char *const upcycle_name[UPCYCLE_METHODS] = {"random", "clustered", "inner", "inter", "copy"};
 
@@ -45,7 +48,7 @@ static const char *const same_keys[] = {
     "model.vocab_size", "model.d_model",    "model.n_layers",   "model.n_heads",
     "model.n_kv_heads", "model.head_dim",   "model.rope_theta", "model.rope_alpha",
     "model.qk_norm",    "model.attn_bias",  "model.cla_share",  "model.tie_embeddings",
-    "model.norm_eps",   NULL};
+    "model.norm_eps",   "model.mup_base_width", "model.mup_base_head_dim", NULL};
 
 static bool is_same_key(const char *key)
 {
@@ -109,6 +112,9 @@ static int check_models(Upcycle *u, Err *e)
     }
     if (!c->n_experts)
         return err_set(e, "%s: model.n_experts is 0: the new model needs experts", u->o->config);
+    if (model_has_own_widths(c))
+        return err_set(e, "%s: model.expert_widths: a dense layer is split into equal experts only",
+                       u->o->config);
     if (check_same(u, e)) return -1;
     u->split = (Split){.neurons = model_shared_width(dense), .experts = c->n_experts,
                        .width = c->expert_width, .shared = model_shared_width(c),
@@ -118,12 +124,14 @@ static int check_models(Upcycle *u, Err *e)
 
 /* ---- what it needs ------------------------------------------------------------------------- */
 
-static Loader *open_loader(const Upcycle *u, const char *path, const char *split, int64_t T, Err *e)
+/* The configuration's data; path: in its place, or NULL. */
+static Loader *open_loader(const Upcycle *u, const char *split, const char *path, int64_t T, Err *e)
 {
-    LoaderOptions options = {.source = {{path, 1.0}}, .n_sources = 1, .split = split, .seq_len = T,
-                             .vocab_size = u->config.model.vocab_size,
-                             .seed = (uint64_t)u->config.train.seed,
-                             .shuffle = !strcmp(split, "train")};
+    LoaderOptions options = run_data_options(&u->config, split);
+    options.seq_len = T;
+    options.prefetch = false;
+    if (path) options.n_sources = 1;
+    if (path) options.source[0] = (LoaderSource){path, 1};
     return loader_open(&options, e);
 }
 
@@ -137,15 +145,16 @@ static int check_tokenizer(const Upcycle *u, const Loader *loader, const char *p
 
 static int open_data(Upcycle *u, Err *e)
 {
-    const DataConfig *d = &u->config.data;
-    u->train = open_loader(u, d->train, "train", d->seq_len, e);
-    u->val = u->train ? open_loader(u, d->val, "val", d->seq_len, e) : NULL;
-    if (!u->val) return -1;
-    if (check_tokenizer(u, u->train, d->train, e) || check_tokenizer(u, u->val, d->val, e))
+    const RunConfig *c = &u->config;
+    int64_t T = c->data.seq_len;
+    u->train = open_loader(u, "train", NULL, T, e);
+    u->val = u->train ? open_loader(u, "val", NULL, T, e) : NULL;
+    if (!u->val || check_tokenizer(u, u->train, run_data_path(c, "train"), e) ||
+        check_tokenizer(u, u->val, run_data_path(c, "val"), e))
         return -1;
     if (!needs_text(u)) return 0;
-    const char *path = u->o->data ? u->o->data : d->train;
-    u->text = open_loader(u, path, "train", u->dense.config.data.seq_len, e);
+    const char *path = u->o->data ? u->o->data : run_data_path(c, "train");
+    u->text = open_loader(u, "train", u->o->data, u->dense.config.data.seq_len, e);
     if (!u->text) return -1;
     int64_t wanted = u->o->sequences * u->split.experts, there = loader_windows(u->text);
     if (wanted > there)
@@ -304,10 +313,13 @@ static int save(Upcycle *u, Err *e)
     const char *folder = c->train.out;
     char path[IO_PATH_MAX], *text = conf_write(run_config_table(), c);
     RunLog log = {.fd = -1};
-    TrainState s = {.steps_total = c->train.minutes > 0 ? 0 : c->train.steps,
+    Stage first = stages_get(c, 0);
+    bool dynamic = c->data.dynamic != REWEIGHT_OFF; /* its text counts too: left to the first run */
+    TrainState s = {.segment = stages_segment(&first),
+                    .steps_total = c->train.minutes > 0 ? 0 : c->train.steps,
                     .tokenizer_hash = loader_tokenizer_hash(u->train),
                     .data_hash = loader_data_hash(u->train),
-                    .val_hash = loader_data_hash(u->val)};
+                    .val_hash = dynamic ? 0 : loader_data_hash(u->val)};
     int rc = text ? 0 : err_set(e, "out of memory");
     if (!rc)
         s.run_id = hash_more(hash_bytes(text, strlen(text)), &u->dense.state.run_id,
