@@ -27,7 +27,10 @@ enum { STEPS = 9 };
 /* What carries state from step to step besides the data. */
 #define EVERYTHING                                                                                 \
     "model.balance=global", "model.bias_rate=0.01", "model.router_score=sigmoid",                  \
+        "model.gate_noise=true", "model.expert_widths=4 12 6 10", "model.width_penalty=true",      \
         "optim.kind=muon", "optim.moments=bf16", "optim.skip_zscore=50", "optim.skip_window=8",    \
+        "optim.expert_lr=load", "optim.noise=measured", "optim.noise_unit=2",                      \
+        "optim.schedule=three_phase", "stages[1].batch=4", "stages[2].batch=4",                    \
         "train.precision=bf16"
 
 /* Documents of words that begin with a letter of the source's own. */
