@@ -259,9 +259,10 @@ static int64_t served_of(const Loader *l, int s, int64_t index)
 static int64_t convert_served(const Loader *l, int s, int64_t served, int64_t T)
 {
     int64_t m = l->windows[s], m_new = windows_of(l, s, T);
-    if (T == l->segment.T || served == 0 || m == 0) return served;
-    int64_t place = size_ceil_div(served % m * l->segment.T, T);
-    return served / m * m_new + size_min(place, m_new);
+    if (T == l->segment.T || served == 0 || m == 0 || m_new == 0) return served;
+    int64_t place = size_ceil_div(served % m * l->segment.T, T), epochs;
+    if (!size_mul(served / m, m_new, &epochs) || epochs > INDEX_MAX) epochs = INDEX_MAX;
+    return epochs + size_min(place, m_new);
 }
 
 LoaderSegment loader_segment(const Loader *loader, int64_t index, int64_t T)

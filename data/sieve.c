@@ -8,10 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/hash.h"
+#include "base/io.h"
 
-enum { BATCH_DOCS = 1024, BATCH_BYTES = 1 << 24 };
+enum { BATCH_DOCS = 1024, BATCH_BYTES = 1 << 24, HUGE_DOCUMENT = 1 << 24 };
 
 typedef struct Item {
     size_t at, size; /* the text, in the batch's bytes */
@@ -44,6 +46,7 @@ struct Sieve {
     int threads;
     Dedup *dedup;
     FILE *report;
+    char temporary[IO_PATH_MAX]; /* where it stands until it is complete */
     SieveResult result;
 };
 
@@ -74,8 +77,10 @@ static int open_all(Sieve *s, Err *e)
     if (!s->scratch) return err_set(e, "out of memory");
     if (open_dedup(s, e)) return -1;
     if (!s->o->report) return 0;
-    s->report = fopen(s->o->report, "w");
-    return s->report ? 0 : err_errno(e, "%s: the report cannot be written", s->o->report);
+    int n = snprintf(s->temporary, sizeof s->temporary, "%s.tmp.%ld", s->o->report, (long)getpid());
+    if (n >= (int)sizeof s->temporary) return err_set(e, "path too long: %.200s", s->o->report);
+    s->report = fopen(s->temporary, "wx");
+    return s->report ? 0 : err_errno(e, "%s: the report cannot be written", s->temporary);
 }
 
 Sieve *sieve_create(const FilterOptions *o, Err *e)
@@ -96,7 +101,10 @@ void sieve_destroy(Sieve **sieve)
     Sieve *s = *sieve;
     if (!s) return;
     for (int i = 0; s->scratch && i < s->threads; i++) doctext_free(&s->scratch[i]);
-    if (s->report) fclose(s->report);
+    if (s->report) { /* broken off: an older report stays */
+        fclose(s->report);
+        unlink(s->temporary);
+    }
     dedup_destroy(&s->dedup);
     free(s->scratch);
     free(s->signature);
@@ -167,6 +175,7 @@ static int judge_item(Sieve *s, int i, DocText *scratch, Err *e)
     item->hash = scratch->hash;
     if (s->signature && item->verdict.by == FILTERS)
         dedup_sign(s->dedup, scratch, s->signature + (size_t)i * (size_t)s->hashes);
+    if (document.size > HUGE_DOCUMENT) doctext_free(scratch); /* not one for every thread */
     return 0;
 }
 
@@ -282,7 +291,13 @@ static int end_deciding(Sieve *s, Err *e)
     s->result.dedup = dedup_costs(s->dedup);
     if (!s->report) return 0;
     int rc = fflush(s->report) || ferror(s->report);
-    return rc ? err_errno(e, "%s: the report cannot be written", s->o->report) : 0;
+    rc = fclose(s->report) || rc;
+    s->report = NULL;
+    if (!rc) rc = rename(s->temporary, s->o->report);
+    if (!rc) return 0;
+    err_errno(e, "%s: the report cannot be written", s->o->report);
+    unlink(s->temporary);
+    return -1;
 }
 
 /* ---- handing out --------------------------------------------------------------------------- */

@@ -205,6 +205,8 @@ static int check_choice(const ModelConfig *c, Refusal *found)
          "expert_blocks and top_expert_blocks are needed together"},
         {blocks > 0 && E % blocks != 0, "model.expert_blocks", "must divide model.n_experts"},
         {top > blocks, "model.top_expert_blocks", "is larger than model.expert_blocks"},
+        {blocks > 0 && c->routing == ROUTE_RECYCLE, "model.expert_blocks",
+         "recycling places tokens outside their blocks: use model.routing drop or dropless"},
         {blocks > 0 && c->top_k > top * (E / size_max(blocks, 1)), "model.top_expert_blocks",
          "the chosen blocks hold fewer experts than model.top_k"},
         {blocks > 0 && expert_choice, "model.expert_blocks", by_expert},

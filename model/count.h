@@ -7,6 +7,7 @@
  *
  * What depends on the data is counted by a rule: with model.top_p top_k experts for every token,
  * its bound; with own widths top_k times the mean width a token (an integer), a uniform choice;
+ * with expert choice top_k experts a token, which is its mean at capacity_factor 1;
  * StepStats.choices and active_width measure. The noise product of a noisy gate counts with the
  * router, though evaluation and generation do without it. */
 #ifndef ISOMOE_MODEL_COUNT_H

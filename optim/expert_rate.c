@@ -9,8 +9,9 @@
 
 /* The numbers of the state besides the loads. */
 typedef struct RateState {
-    double load_steps; /* steps in the moving average of the loads */
+    double load_steps;  /* steps in the moving average of the loads */
     NoiseState noise;
+    double load_tokens; /* tokens of a step that the averages are of */
 } RateState;
 enum { STATE_NUMBERS = sizeof(RateState) / sizeof(double) };
 
@@ -143,6 +144,14 @@ static double noise_tokens(const ExpertRates *r, double loss)
     return 0;
 }
 
+/* Another length of a step, in a new stage of the data: the averages are of so many tokens. */
+static void scale_loads(ExpertRates *r, double tokens)
+{
+    double by = r->state.load_tokens > 0 ? tokens / r->state.load_tokens : 1;
+    for (int64_t i = 0; i < r->L * r->E && by != 1; i++) r->host_load[i] *= by;
+    r->state.load_tokens = tokens;
+}
+
 void expert_rates_begin(ExpertRates *r, Tensor factors, int64_t batch, int64_t T, double loss)
 {
     Device *d = model_device(r->m);
@@ -152,6 +161,7 @@ void expert_rates_begin(ExpertRates *r, Tensor factors, int64_t batch, int64_t T
     r->T = T;
     dev_download(d, &r->state, r->numbers);
     if (each) dev_download(d, r->host_load, r->load);
+    if (each) scale_loads(r, tokens);
     r->noise_tokens = noise_tokens(r, loss);
     double x = r->noise_tokens > 0 ? tokens / r->noise_tokens : 0;
     for (int64_t i = 0; i < r->L * r->E; i++) {
@@ -209,7 +219,7 @@ static void observe_noise(ExpertRates *r, double grad_norm, const int32_t *targe
 
 void expert_rates_end(ExpertRates *r, int n_micro, double grad_norm, const int32_t *targets)
 {
-    if (r->c.mode == EXPERT_LR_LOAD) observe_load(r, n_micro);
+    if (r->c.mode == EXPERT_LR_LOAD && isfinite(grad_norm)) observe_load(r, n_micro);
     if (r->c.noise == NOISE_MEASURED) observe_noise(r, grad_norm, targets);
     dev_upload(model_device(r->m), r->numbers, &r->state);
 }

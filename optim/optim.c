@@ -124,6 +124,24 @@ static double decay_of(const Optimizer *o, const ParamRow *row, double scale)
     return o->c.decay[row->kind] ? o->c.weight_decay / scale : 0;
 }
 
+/* A row's rate / the schedule's, without the factors of single experts; *width: the part that the
+ * transfer to another width has in it. */
+static double rate_of(const Optimizer *o, int i, double *width)
+{
+    const ParamRow *row = &model_params(o->m)->row[i];
+    *width = o->moments.row[i].muon ? params_muon_scale(row) : row->lr_scale;
+    return o->c.lr_ratio[row->kind] * *width;
+}
+
+double optimizer_expert_ratio(const Optimizer *o)
+{
+    double width;
+    const ParamTable *table = model_params(o->m);
+    for (int i = 0; i < table->count; i++)
+        if (table->row[i].kind == PARAM_EXPERT) return rate_of(o, i, &width);
+    return o->c.lr_ratio[PARAM_EXPERT];
+}
+
 static void update_adamw(Optimizer *o, int i)
 {
     const ParamRow *row = &model_params(o->m)->row[i];
@@ -132,9 +150,9 @@ static void update_adamw(Optimizer *o, int i)
                       .grad = params_view(row, model_grads(o->m).data, DT_F32),
                       .m = o->moments.row[i].m, .v = o->moments.row[i].v};
     if (weights.data) t.weight = params_view(row, weights.data, DT_BF16);
+    double width, ratio = rate_of(o, i, &width);
     AdamwOpt opt = {.beta1 = o->c.beta1, .beta2 = o->c.beta2, .eps = o->c.eps,
-                    .weight_decay = decay_of(o, row, row->lr_scale),
-                    .lr_ratio = o->c.lr_ratio[row->kind] * row->lr_scale,
+                    .weight_decay = decay_of(o, row, width), .lr_ratio = ratio,
                     .lr_each = rates_of(o, row),
                     .rounding = {.stream = (uint32_t)i}};
     dev_adamw(model_device(o->m), t, &opt, model_vars(o->m));
@@ -152,9 +170,9 @@ static void update_muon(Optimizer *o, int i)
                      .m = tensor_reshape3(r->m, r->n, r->A, r->B), .work = o->moments.work};
     if (weights.data)
         t.weight = tensor_reshape3(params_view(row, weights.data, DT_BF16), r->n, r->A, r->B);
-    double scale = params_muon_scale(row);
-    MuonOpt opt = {.momentum = o->c.muon_momentum, .weight_decay = decay_of(o, row, scale),
-                   .lr_ratio = o->c.lr_ratio[row->kind] * scale, .lr_each = rates_of(o, row),
+    double width, ratio = rate_of(o, i, &width);
+    MuonOpt opt = {.momentum = o->c.muon_momentum, .weight_decay = decay_of(o, row, width),
+                   .lr_ratio = ratio, .lr_each = rates_of(o, row),
                    .rounding = {.stream = (uint32_t)i}};
     dev_muon(model_device(o->m), t, &opt, model_vars(o->m));
 }

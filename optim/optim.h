@@ -74,6 +74,10 @@ Tensor optimizer_expert_rates(Optimizer *o);
 /* What writes them; NULL for expert.mode ratio. */
 ExpertRates *optimizer_rates(Optimizer *o);
 
+/* The specialized experts' rate / the schedule's, without the factors above: ratio of their group,
+ * and of the width (muP). */
+double optimizer_expert_ratio(const Optimizer *o);
+
 /* Moments of row `row` of the parameter table, in its shape, for checkpoints; none where the row
  * has no second moment. */
 Tensor optimizer_m(Optimizer *o, int row);

@@ -157,7 +157,7 @@ static Wanted expected_noise(const Bench *x, int64_t unit)
                     .size = fmax(small, big)};
 }
 
-enum { NUMBERS = 5 }; /* steps of the loads; steps, |G|^2, S, B_noise */
+enum { NUMBERS = 6 }; /* steps of the loads; steps, |G|^2, S, B_noise; tokens of the loads */
 
 static void numbers(const Bench *x, ExpertRates *r, double out[NUMBERS])
 {
@@ -319,6 +319,14 @@ static void test_load(void **state)
         free(live);
     }
     assert_true(expert_rates_view(r).factor[0] != expert_rates_view(r).factor[1]);
+    expert_rates_begin(r, b.factors, BATCH / 2, T, 3); /* a step of half the size: half the loads */
+    for (int i = 0; i < ALL; i++) {
+        double above = 0, below = 0;
+        for (int k = 0; k < STEPS; k++) above += pow(0.9, STEPS - 1 - k) * loads[k][i] / 2;
+        for (int k = 0; k < STEPS; k++) below += pow(0.9, STEPS - 1 - k);
+        double n = BATCH * T / 2 / fmax(1, above / below);
+        assert_near(expert_rates_view(r).factor[i], expert_rate_ratio(n, x / 2), 1e-6);
+    }
     expert_rates_destroy(&r);
     bench_close(&b);
 }

@@ -369,7 +369,8 @@ static void test_branch_refused(void **state)
          "cannot be branched from with another configuration:\n"
          "  optim.lr: 0.01 in the checkpoint, 0.02 now\n"
          "  train.seed: 1 in the checkpoint, 2 now\nhint: a branch may change only these: "
-         "optim.schedule, optim.decay_steps, optim.final_lr_ratio, optim.mid_lr_ratio, data.train"},
+         "optim.schedule, optim.decay_steps, optim.final_lr_ratio, optim.mid_lr_ratio, "
+         "train.routing_replay, data.train"},
         {"trunk/checkpoints/step-000000012", {"train.steps=30", "train.minutes=1"},
          "train.minutes: cannot cut a run with train.from"},
         {"nowhere", {"train.steps=30"}, "train.from: "},

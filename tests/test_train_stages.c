@@ -128,8 +128,9 @@ static void same_checkpoint(const char *a, const char *b, int step)
 {
     json_t *x = manifest(a, step), *y = manifest(b, step);
     json_t *p = json_object_get(x, "state"), *q = json_object_get(y, "state");
-    static const char *const own[] = {"seconds", "run"}; /* the clock, and the folder's name */
-    for (int i = 0; i < 2; i++) {
+    static const char *const own[] =
+        {"seconds", "run", "from_run", "from_step"}; /* clock; origin */
+    for (int i = 0; i < 4; i++) {
         json_object_del(p, own[i]);
         json_object_del(q, own[i]);
     }
@@ -219,6 +220,29 @@ static void test_three_stages(void **state)
     assert_true(number(json_object_get(json_object_get(line[0], "sources"), "web"), "epochs") > 0);
     free_lines(line, n);
     resume_everywhere("whole", "c");
+}
+
+/* A branch has stages of its own behind the step that it begins at, and none before it. */
+static void test_branch_of_stages(void **state)
+{
+    static const char stages[] = "stages:\n"
+                                 "  - {name: start, steps: %d}\n"
+                                 "  - {name: long, steps: %d, seq_len: 64, batch: 3,\n"
+                                 "     rope_theta: 1e6}\n"
+                                 "  - {name: cool, steps: 0, weights: best=1}\n";
+    char val[PATH * 2], text[512], from[PATH * 2];
+    (void)state;
+    snprintf(val, sizeof val, "  val: %s\n", at("code"));
+    snprintf(from, sizeof from, "train.from=%s", at("whole/checkpoints/step-000000006"));
+    snprintf(text, sizeof text, stages, 4, 2);
+    write_config("b", false, val, text);
+    RUN_CODE(0, "train", at("b.yaml"), out("alone"), "train.steps=8");
+    RUN_CODE(0, "train", at("b.yaml"), out("branch"), "train.steps=8", from);
+    for (int step = 7; step <= 8; step++) same_checkpoint("alone", "branch", step);
+    snprintf(text, sizeof text, stages, 3, 3);
+    write_config("b", false, val, text);
+    RUN_CODE(1, "train", at("b.yaml"), out("other"), "train.steps=8", from);
+    assert_has(program_err, "cannot be branched from with other stages up to its step 6");
 }
 
 /* The batch of another stage, or a rotation that stays, would not give this run: stages matter. */
@@ -377,6 +401,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_three_stages),
+        cmocka_unit_test(test_branch_of_stages),
         cmocka_unit_test(test_stages_matter),
         cmocka_unit_test(test_eval_in_the_stage),
         cmocka_unit_test(test_dynamic),

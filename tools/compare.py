@@ -32,9 +32,9 @@ def final_record(folder):
         with open(os.path.join(folder, 'log.jsonl'), encoding='utf-8') as lines:
             for line in lines:
                 record = json.loads(line)
-                if record['event'] in ('final', 'diverged'):
+                if record.get('event') in ('final', 'diverged'):
                     last = record
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return None
     return last
 

@@ -106,8 +106,8 @@ static int train_step(Loop *l, Err *e)
     now->z_loss = vars.z_loss;
     now->flops = (double)count_flops_train(&c->model, b.T) * (double)b.B;
     now->seconds = log_seconds() - began;
-    if (isfinite(now->loss))
-        s->loss_ema = s->step == 0 ? now->loss : EMA * s->loss_ema + (1 - EMA) * now->loss;
+    if (isfinite(now->loss) && now->stats.targets > 0)
+        s->loss_ema = s->loss_ema == 0 ? now->loss : EMA * s->loss_ema + (1 - EMA) * now->loss;
     s->step++;
     s->updates += now->skipped == SKIP_NO;
     s->sequence += b.B;

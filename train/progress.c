@@ -50,7 +50,7 @@ static int add_rates(json_t *out, const Run *r, const StepResult *s)
     const OptimConfig *c = &r->config.optim;
     ExpertRates *rates = optimizer_rates(r->optimizer);
     ExpertRateView v = {.layers = 0};
-    double least = 1, most = 1, sum = 0, lr = s->lr * c->lr_ratio[PARAM_EXPERT];
+    double least = 1, most = 1, sum = 0, lr = s->lr * optimizer_expert_ratio(r->optimizer);
     if (rates) v = expert_rates_view(rates);
     int64_t n = v.layers * v.experts;
     for (int64_t i = 0; i < n; i++) {

@@ -19,7 +19,7 @@ static const char *const free_keys[] = {
 /* For a branch also: its own origin, and how its rate falls. */
 static const char *const branch_keys[] = {
     "train.from",         "optim.schedule", "optim.decay_steps", "optim.final_lr_ratio",
-    "optim.mid_lr_ratio", NULL,
+    "optim.mid_lr_ratio", "train.routing_replay", NULL,
 };
 
 /* Does the key fit "data.sources[].path", where [] is any element? */
@@ -41,7 +41,7 @@ static bool branch_may_change(const char *key)
 {
     for (int i = 0; branch_keys[i]; i++)
         if (!strcmp(branch_keys[i], key)) return true;
-    return resume_may_change(key);
+    return !strncmp(key, "stages", 6) || resume_may_change(key); /* branch_open compares stages */
 }
 
 /* One key's value as text, fresh; conf_write of a table of one row ends in "key: value\n". */

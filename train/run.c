@@ -199,7 +199,9 @@ static int open_record(Run *r, Err *e)
                            : runlog_create(&r->log, r->folder, e);
     if (!rc)
         rc = runlog_write(&r->log, start_record(r, r->resumed[0] ? "resume" : "start", config), e);
-    if (!rc && !r->resumed[0]) rc = run_stage_log(r, e);
+    bool begins = !r->resumed[0] || r->state.step == r->state.from_step; /* no step made yet */
+    bool border = r->stage.index != stages_at(&r->config, r->state.step);
+    if (!rc && begins && !border) rc = run_stage_log(r, e);
     free(config);
     return rc;
 }

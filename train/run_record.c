@@ -107,8 +107,9 @@ static void keep(json_t **slot, json_t *line)
 static int add_event(RunRecord *r, const char *event, json_t *line, Err *e)
 {
     if (!strcmp(event, "eval")) return add_eval(r, line, e);
-    if (!strcmp(event, "start")) keep(&r->start, line);
-    if (!strcmp(event, "resume")) r->resumes++;
+    bool resume = !strcmp(event, "resume"); /* the first line of an upcycled run */
+    if (!strcmp(event, "start") || (resume && !r->start)) keep(&r->start, line);
+    if (resume) r->resumes++;
     bool final = !strcmp(event, "final");
     if (final) keep(&r->final, line);
     if (final || !strcmp(event, "stopped") || !strcmp(event, "diverged")) keep(&r->last, line);

@@ -115,6 +115,9 @@ static int check_models(Upcycle *u, Err *e)
     if (model_has_own_widths(c))
         return err_set(e, "%s: model.expert_widths: a dense layer is split into equal experts only",
                        u->o->config);
+    if (u->config.train.from[0])
+        return err_set(e, "%s: train.from: an upcycled run begins with its own checkpoint",
+                       u->o->config);
     if (check_same(u, e)) return -1;
     u->split = (Split){.neurons = model_shared_width(dense), .experts = c->n_experts,
                        .width = c->expert_width, .shared = model_shared_width(c),

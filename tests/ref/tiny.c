@@ -83,6 +83,7 @@ static void top_p_recycle(ModelConfig *c)
 }
 static void limited(ModelConfig *c)
 {
+    c->routing = ROUTE_DROP;
     c->expert_blocks = 2;
     c->top_expert_blocks = 1;
 }
