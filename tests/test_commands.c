@@ -349,6 +349,8 @@ static void plan_of_a_run(void **state)
     assert_near(report_number(json_array_get(stages, 1), "rope_theta"), 1e9, 0);
     assert_near(report_number(json_object_get(plan, "shape"), "seq_len"), 262144, 0);
     json_decref(plan);
+    RUN_CODE(0, "plan", "configs/runs/three-phase.yaml");
+    assert_has(program_out, "anneal              50       64       8         8    25.60 K");
     RUN_CODE(0, "plan", "configs/runs/hunyuan-large-long.yaml");
     assert_has(program_out, "stage '256k' needs the most memory");
     assert_has(program_out, "ordinary 0.75, long 0.25");

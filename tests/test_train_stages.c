@@ -7,7 +7,7 @@
 
 #include "train/open_run.h"
 
-enum { STEPS = 9 };
+enum { STEPS = 9, ALL_STEPS = 16 };
 
 #define MODEL                                                                                      \
     "model: {vocab_size: 320, d_model: 16, n_layers: 2, n_heads: 2, n_kv_heads: 1,\n"              \
@@ -28,9 +28,9 @@ enum { STEPS = 9 };
 #define EVERYTHING                                                                                 \
     "model.balance=global", "model.bias_rate=0.01", "model.router_score=sigmoid",                  \
         "model.gate_noise=true", "model.expert_widths=4 12 6 10", "model.width_penalty=true",      \
-        "optim.kind=muon", "optim.moments=bf16", "optim.skip_zscore=50", "optim.skip_window=8",    \
+        "optim.kind=muon", "optim.moments=bf16", "optim.skip_zscore=1.5", "optim.skip_window=4",   \
         "optim.expert_lr=load", "optim.noise=measured", "optim.noise_unit=2",                      \
-        "optim.schedule=three_phase", "stages[1].batch=4", "stages[2].batch=4",                    \
+        "optim.schedule=three_phase", "stages[1].batch=4", "stages[2].batch=4", "train.steps=16",  \
         "train.precision=bf16"
 
 /* Documents of words that begin with a letter of the source's own. */
@@ -142,18 +142,18 @@ static void same_checkpoint(const char *a, const char *b, int step)
 }
 
 /* Held-out losses of run `b`, which began at step `from`, are those of `a`. */
-static void same_evals(const char *a, const char *b, int from)
+static void same_evals(const char *a, const char *b, int from, int steps)
 {
     json_t *x[64], *y[64];
     int n = read_lines(a, "eval", x), m = read_lines(b, "eval", y);
-    assert_int_equal(n, STEPS);
+    assert_int_equal(n, steps);
     for (int i = 0; i < m; i++) {
         int step = (int)number(y[i], "step");
         assert_true(step >= from);
         assert_true(number(y[i], "loss") == number(x[step - 1], "loss"));
         assert_true(number(y[i], "targets") == number(x[step - 1], "targets"));
     }
-    assert_true(m >= STEPS - from);
+    assert_true(m >= steps - from);
     free_lines(x, n);
     free_lines(y, m);
 }
@@ -162,7 +162,8 @@ static void same_evals(const char *a, const char *b, int from)
 static void resume_everywhere(const char *run, const char *config)
 {
     bool all = !strcmp(run, "everything");
-    for (int from = 1; from < STEPS; from += getenv("ISOMOE_FAST") ? 3 : 1) {
+    int steps = all ? ALL_STEPS : STEPS;
+    for (int from = 1; from < steps; from += getenv("ISOMOE_FAST") ? 3 : 1) {
         char command[PATH * 6], name[64];
         snprintf(name, sizeof name, "%s-from-%d", run, from);
         snprintf(command, sizeof command, "mkdir -p %s/%s/checkpoints && cp -r "
@@ -173,8 +174,8 @@ static void resume_everywhere(const char *run, const char *config)
             RUN_CODE(0, "train", at("%s.yaml", config), out(name), EVERYTHING);
         else
             RUN_CODE(0, "train", at("%s.yaml", config), out(name), "--resume", "required");
-        for (int step = from + 1; step <= STEPS; step++) same_checkpoint(run, name, step);
-        same_evals(run, name, from);
+        for (int step = from + 1; step <= steps; step++) same_checkpoint(run, name, step);
+        same_evals(run, name, from, steps);
         Err e = {0};
         assert_int_equal(io_remove_tree(at("%s", name), &e), 0);
     }
@@ -359,7 +360,18 @@ static void test_dynamic(void **state)
 static void test_everything(void **state)
 {
     (void)state;
+    json_t *line[64];
+    int skipped = 0, measured = 0;
     RUN_CODE(0, "train", at("d.yaml"), out("everything"), EVERYTHING);
+    int n = read_lines("everything", NULL, line);
+    assert_int_equal(n, ALL_STEPS);
+    for (int i = 0; i < n; i++) {
+        skipped += number(line[i], "skipped") >= 2;
+        measured += json_is_real(json_object_get(line[i], "b_noise"));
+    }
+    assert_true(skipped > 0 && skipped < 6); /* outliers were met, and what was measured was used */
+    assert_true(measured > 0);
+    free_lines(line, n);
     resume_everywhere("everything", "d");
 }
 
@@ -392,6 +404,12 @@ static void test_refusals(void **state)
     RUN_CODE(1, "train", at("c.yaml"), out("no"), "stages[1].seq_len=65536", "stages[1].batch=1");
     assert_has(program_err, "stage 'long': ");
     assert_has(program_err, "tokens are not enough for one sequence of 65536");
+    RUN_CODE(1, "train", at("c.yaml"), out("no"), "data.dynamic_every=5");
+    assert_has(program_err, "data.dynamic_every: has no use while data.dynamic is off");
+    RUN_CODE(1, "train", at("c.yaml"), out("no"), "optim.expert_lr=load", "optim.noise=measured",
+             "optim.noise_unit=2");
+    assert_has(program_err, "stage 'long': its 3 sequences are not two or more units of "
+                            "optim.noise_unit 2 sequences");
     char *text = read_file(at("whole/checkpoints/step-000000009/manifest.json"), NULL);
     assert_has(text, "\"segment_served\"");
     free(text);

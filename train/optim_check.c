@@ -49,23 +49,10 @@ static const struct {
     {"optim.mid_lr_ratio", has_phases, "optim.schedule three_phase"},
 };
 
-static bool is_default(const RunConfig *c, const RunConfig *defaults, const char *key)
-{
-    const ConfTable *table = run_config_table();
-    int i = 0;
-    while (i < table->count && strcmp(table->rows[i].key, key)) i++;
-    CHECK(i < table->count, "no key %s", key);
-    size_t size = table->rows[i].type == CONF_ENUM ? sizeof(int) : sizeof(int64_t);
-    size_t at = table->rows[i].offset;
-    return !memcmp((const char *)c + at, (const char *)defaults + at, size);
-}
-
 static int check_effect(Check k)
 {
-    RunConfig defaults;
-    conf_defaults(run_config_table(), &defaults);
     for (size_t i = 0; i < sizeof conditional / sizeof *conditional; i++)
-        if (!conditional[i].used(k.c) && !is_default(k.c, &defaults, conditional[i].key))
+        if (!conditional[i].used(k.c) && !run_config_is_default(k.c, conditional[i].key))
             return FAIL(k, conditional[i].key, "has an effect only with %s", conditional[i].needs);
     return 0;
 }

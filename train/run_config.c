@@ -348,6 +348,19 @@ int run_config_read_text(RunConfig *c, const char *text, const char *name, Err *
     return check_run(c, (RunCheck){lines, name, e});
 }
 
+bool run_config_is_default(const RunConfig *c, const char *key)
+{
+    const ConfTable *table = run_config_table();
+    RunConfig defaults;
+    int i = 0;
+    while (i < table->count && strcmp(table->rows[i].key, key)) i++;
+    CHECK(i < table->count, "no key %s", key);
+    size_t size = table->rows[i].type == CONF_ENUM ? sizeof(int) : sizeof(int64_t);
+    size_t at = table->rows[i].offset;
+    conf_defaults(table, &defaults);
+    return !memcmp((const char *)c + at, (const char *)&defaults + at, size);
+}
+
 ModelShape run_config_shape(const RunConfig *c)
 {
     return (ModelShape){.type = c->train.precision ? DT_F32 : DT_BF16,

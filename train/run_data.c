@@ -71,7 +71,12 @@ static int check_name(const RunConfig *c, int64_t s, RunCheck k)
 /* Dynamic weights need sources to weigh and what to compare their losses with. */
 static int check_dynamic(const RunConfig *c, RunCheck k)
 {
+    static const char *const keys[] = {"data.dynamic_every", "data.dynamic_eta",
+                                       "data.dynamic_smooth", "data.dynamic_sequences"};
     bool off = c->data.dynamic == REWEIGHT_OFF;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && off; i++)
+        if (!run_config_is_default(c, keys[i]))
+            return FAIL(k, keys[i], "has no use while data.dynamic is off");
     if (!off && c->data.n_sources < 2)
         return FAIL(k, "data.dynamic", "needs at least two data.sources to weigh");
     for (int64_t s = 0; s < c->data.n_sources; s++) {
