@@ -43,14 +43,14 @@ static json_t *result_json(const UpcycleResult *r)
                      json_out_real(r->scale_advice));
 }
 
-static void print_text(const UpcycleResult *r, const char *config)
+static void print_text(const UpcycleResult *r)
 {
     printf("%s: checkpoint of step 0, %.2f M parameters (dense: %.2f M)\n", r->out,
            (double)r->params / 1e6, (double)r->params_dense / 1e6);
     if (r->routed_scale != r->scale_advice)
         printf("  model.routed_scale is %g; the usual value here is %g (%s)\n", r->routed_scale,
                r->scale_advice, r->scale_advice == 1 ? "copies" : "n_experts / top_k");
-    printf("  isomoe train %s goes on from it\n", config);
+    printf("  isomoe train %s/config.yaml goes on from it\n", r->out);
 }
 
 static int run(const Arguments *a, Err *e)
@@ -68,7 +68,7 @@ static int run(const Arguments *a, Err *e)
     }
     if (upcycle_run(&o, &result, e)) return EXIT_FAILED;
     if (a->number[OPT_JSON]) return json_out_print(result_json(&result), e);
-    print_text(&result, o.config);
+    print_text(&result);
     return stdout_finish(e);
 }
 
