@@ -3,29 +3,26 @@
 # contract tests that reach it under the race checker of the emulated GPU: it must report. A barrier
 # that survives is redundant, or its loop ran once, or no test reaches it: a failure, unless
 # tests/simt/barriers.txt says "FILE:FUNCTION:NUMBER reason", NUMBER from 1 within the function.
+# JOBS workers (all cores), each in a tree of its own.
 # usage: SIMT_OPS="test_ops_a test_ops_b ..." tools/simt_mutate.sh [part of FILE:FUNCTION:NUMBER]
 set -u
 cd "$(dirname "$0")/.." || exit 1
-only=${1:-}
 excused=tests/simt/barriers.txt
 here=build/simt-mutants
-tree=$here/tree
-built=$tree/build/release/simt/check
-cores=$(nproc)
-killed=0 listed=0 bad=0
+slot=${SLOT:-0}
+tree=$here/tree.$slot
+jobs=${JOBS:-$(nproc)}
 export ISOMOE_TEST_DEVICE=cuda
 
-fail() {
-    echo "$1"
-    bad=$((bad + 1))
+build() { # JOBS programs...; the log of the compiler is in $here/build.SLOT.log
+    local at_once=$1
+    shift
+    make -s -C "$tree" -j"$at_once" "${@/#/build/release/simt/check/}" \
+        >"$here/build.$slot.log" 2>&1
 }
 
-build() { # programs; the log of the compiler is in $here/build.log
-    make -s -C "$tree" -j"$cores" "${@/#/build/release/simt/check/}" >"$here/build.log" 2>&1
-}
-
-# Runs a program of the tree; its exit status. Its output is in $here/run.log.
-run() { (cd "$tree" && timeout 900 "build/release/simt/check/$1") >"$here/run.log" 2>&1; }
+# Runs a program of the tree; its exit status. Its output is in $here/run.SLOT.log.
+run() { (cd "$tree" && timeout 900 "build/release/simt/check/$1") >"$here/run.$slot.log" 2>&1; }
 
 # "FILE:FUNCTION:NUMBER path line" of every barrier. A function begins at a line that starts with a
 # letter and has a parenthesis.
@@ -52,12 +49,12 @@ note_kernels() {
     local program=$1 begin=$SECONDS
     rm -f "$here/kernels"
     ISOMOE_FAST=1 SIMT_KERNELS=$PWD/$here/kernels run "$program" || {
-        fail "UNCLEAN  $program fails or is reported without any change"
-        tail -n 5 "$here/run.log"
+        echo "UNCLEAN  $program fails or is reported without any change"
+        tail -n 5 "$here/run.$slot.log" | sed 's/^/         /'
         return
     }
     [ -e "$here/kernels" ] || return
-    sort -u "$here/kernels" | addr2line -C -f -e "$built/$program" | paste - - |
+    sort -u "$here/kernels" | addr2line -C -f -e "$tree/build/release/simt/check/$program" | paste - - |
         awk -v program="$program" -v seconds=$((SECONDS - begin)) -F'\t' '{
             sub(/\(.*/, "", $1); sub(/<.*/, "", $1); sub(/.* /, "", $1)
             sub(/:.*/, "", $2); sub(/.*\//, "", $2)
@@ -76,7 +73,9 @@ programs_for() {
 }
 
 # A report of the emulator, not only a wrong number.
-reported() { grep -q '^simt: ' "$here/run.log"; }
+reported() { grep -q '^simt: ' "$here/run.$slot.log"; }
+
+unbuilt="it does not compile without it"
 
 # Tries one barrier; "by PROGRAM: first line of the report", or nothing.
 try() {
@@ -85,57 +84,74 @@ try() {
         for program in $1; do
             export ISOMOE_FAST=$fast
             [ -n "$fast" ] || unset ISOMOE_FAST
-            build "$program" || {
-                echo "it does not compile"
+            build 1 "$program" || {
+                echo "$unbuilt"
                 return
             }
             if ! run "$program" && reported; then
-                echo "by $program: $(grep -m 1 '^simt: ' "$here/run.log" | cut -c 7-90)"
+                echo "by $program: $(grep -m 1 '^simt: ' "$here/run.$slot.log" | cut -c 7-90)"
                 return
             fi
         done
     done
 }
 
-rm -rf "$here" && mkdir -p "$tree"
-git ls-files -co --exclude-standard | tar cf - -T - | tar xf - -C "$tree"
-read -r -a programs <<<"${SIMT_OPS:-}"
-if [ "${#programs[@]}" -eq 0 ]; then
-    echo "no contract tests run on the emulated device yet: nothing to do"
-    exit 0
-fi
-build "${programs[@]}" || {
-    echo "the tree does not build; see $here/build.log"
-    exit 1
-}
-: >"$here/map"
-for program in "${programs[@]}"; do note_kernels "$program"; done
-
-while read -r name path line; do
-    case "$name" in *"$only"*) ;; *) continue ;; esac
+# "NAME PATH LINE": without that barrier, in the tree of this worker; one line.
+one() {
+    local name=$1 path=$2 line=$3 file function reason reach how
     IFS=: read -r file function _ <<<"$name"
     reason=$(sed -n "s/^$name  *//p" "$excused" 2>/dev/null)
     reach=$(programs_for "$function" "$file")
     sed -i -E "${line}s/__sync(threads|warp)\([^;]*\);/;/" "$tree/$path"
     how=$([ -n "$reach" ] && try "$reach")
     if [ -n "$reason" ] && [ -n "$how" ]; then
-        fail "STALE    $name is listed as redundant, but was killed $how"
+        echo "STALE    $name is listed as redundant, but was killed $how"
+    elif [ "$how" = "$unbuilt" ]; then
+        echo "UNBUILT  $name: $how; see $here/build.$slot.log"
     elif [ -n "$how" ]; then
         echo "killed   $name $how"
-        killed=$((killed + 1))
     elif [ -n "$reason" ]; then
         echo "listed   $name $reason"
-        listed=$((listed + 1))
     elif [ -z "$reach" ]; then
-        fail "UNREACHED $name: no test launches it"
+        echo "UNREACHED $name: no test launches it"
     else
-        fail "SURVIVED $name ($path:$line) in ${reach//$'\n'/ }"
+        echo "SURVIVED $name ($path:$line) in ${reach//$'\n'/ }"
     fi
     cp -p "$path" "$tree/$path" && touch "$tree/$path"
-done < <(barriers)
+}
+
+if [ "${1:-}" = --one ]; then
+    read -r name path line <<<"$2"
+    one "$name" "$path" "$line"
+    exit
+fi
+rm -rf "$here"
+mkdir -p "$tree/build"
+git ls-files -co --exclude-standard | tar cf - -T - | tar xf - -C "$tree"
+# what is built already need not be built again: the times of the files are kept
+[ -d build/release ] && cp -a build/release "$tree/build/"
+read -r -a programs <<<"${SIMT_OPS:-}"
+if [ "${#programs[@]}" -eq 0 ]; then
+    echo "no contract tests run on the emulated device yet: nothing to do"
+    exit 0
+fi
+build "$jobs" "${programs[@]}" || {
+    echo "the tree does not build; see $here/build.0.log"
+    exit 1
+}
+: >"$here/map"
+for program in "${programs[@]}"; do note_kernels "$program"; done | tee "$here/unclean"
+for ((i = 1; i < jobs; i++)); do cp -a "$tree" "$here/tree.$i"; done
+
+barriers | awk -v only="${1:-}" 'index($1, only)' | tr '\n' '\0' |
+    xargs -0 -r -n 1 -P "$jobs" --process-slot-var=SLOT tools/simt_mutate.sh --one |
+    tee "$here/outcomes"
 barriers | cut -d ' ' -f 1 >"$here/names"
 for name in $(grep -v '^#' "$excused" 2>/dev/null | cut -d ' ' -f 1); do
-    grep -qxF "$name" "$here/names" || fail "STALE    $name is in $excused, but not in the code"
-done
+    grep -qxF "$name" "$here/names" || echo "STALE    $name is in $excused, but not in the code"
+done | tee "$here/stale"
+killed=$(grep -c '^killed ' "$here/outcomes")
+listed=$(grep -c '^listed ' "$here/outcomes")
+bad=$(cat "$here/outcomes" "$here/unclean" "$here/stale" | grep -cE '^[A-Z]')
 echo "barriers: $killed reported, $listed listed as redundant, $bad failed"
 [ "$bad" -eq 0 ]

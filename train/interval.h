@@ -4,9 +4,7 @@
 
 #include <stdint.h>
 
-typedef struct Interval {
-    double low, high; /* NaN: cannot be said */
-} Interval;
+#include "scaling/interval.h"
 
 /* Wilson's score interval (1927) of the share good / n; n 0: NaN. */
 Interval interval_wilson(int64_t good, int64_t n);

@@ -13,12 +13,17 @@
 static const char *const isa_names[] = {"sse4", "avx2", "avx512", "amx"};
 enum { ISAS = sizeof isa_names / sizeof *isa_names };
 
+/* Every test program is linked with this file, so that each knows ISOMOE_TEST_ONLY. */
+__attribute__((constructor)) static void choose_tests(void)
+{
+    const char *only = getenv("ISOMOE_TEST_ONLY");
+    if (only) cmocka_set_test_filter(only);
+}
+
 static int run(const char *name, const char *isa, const struct CMUnitTest *tests, size_t count)
 {
     char title[96];
-    const char *only = getenv("ISOMOE_TEST_ONLY");
     snprintf(title, sizeof title, "%s on %s", name, isa);
-    if (only) cmocka_set_test_filter(only);
     return _cmocka_run_group_tests(title, tests, count, NULL, NULL);
 }
 
