@@ -86,7 +86,8 @@ static void test_hunyuan(void **state)
     json_decref(plan);
 }
 
-/* Every other study that ships can be planned, and leaves nothing out. */
+/* Every other study that ships can be planned, and leaves nothing out; a size that is the prior's
+ * own is one that can be run. */
 static void test_shipped(void **state)
 {
     static const struct {
@@ -107,6 +108,7 @@ static void test_shipped(void **state)
         json_decref(plan);
         RUN_CODE(0, "sweep", shipped[i].path, "--dry-run");
         assert_has(program_out, " points, ");
+        assert_null(strstr(program_err, "no size can be run"));
     }
 }
 

@@ -62,6 +62,7 @@ static void count_eval(Run *r)
         log_warn("%s: after %" PRId64 " of %" PRId64 " held-out sequences a source is used up; the "
                  "rest are the others'", run_data_path(&r->config, "val"), mixed,
                  r->eval_sequences);
+    loader_spread(r->val, r->eval_sequences);
 }
 
 int run_stage_open(Run *r, Err *e)

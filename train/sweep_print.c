@@ -93,15 +93,16 @@ void sweep_warn(const SweepConfig *s, const CellList *l)
     for (int j = 0; j < s->n_budgets; j++) {
         char flops[PLAN_COUNT], params[PLAN_COUNT];
         double centre = sweep_centre(s, s->budget[j]);
-        int below = 0, above = 0;
+        int below = 0, above = 0, all = 0;
         for (int i = 0; i < l->count; i++) {
             const Cell *c = &l->cell[i];
             if (c->kind != CELL_POINT || c->budget != s->budget[j] || c->left_out[0]) continue;
             double N = s->centre.count == COUNT_ACTIVE ? c->N : c->N_no_embed;
             below += N < centre;
             above += N > centre;
+            all++;
         }
-        if (!below && !above)
+        if (!all)
             log_warn("%s FLOPs: no size can be run", plan_flops(flops, s->budget[j]));
         else if (s->sizes > 2 && (!below || !above))
             log_warn("%s FLOPs: all sizes that can be run lie %s the prior's N %s: the least loss "
