@@ -96,6 +96,7 @@ int run_stage_enter(Run *r, int i, Err *e)
     r->state.stage = i;
     r->state.segment = segment;
     if (other_length) count_eval(r);
+    else loader_spread(r->val, r->eval_sequences);
     log_info("stage '%s': %" PRId64 " steps of %" PRId64 " sequences of %" PRId64
              " tokens, base of the rotation %g", next.name, next.steps, next.batch, next.seq_len,
              next.rope_theta);
