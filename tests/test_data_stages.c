@@ -274,7 +274,9 @@ static void test_spread(void **state)
     Loader *l = open_loader(&o);
     Err e = {0};
     int64_t windows = loader_windows(l), mixed = loader_whole_mixture(l);
-    for (int64_t n = 1; n <= windows; n = n == windows ? n + 1 : n * 3 > windows ? windows : n * 3) {
+    const int64_t asked[] = {1, 2, 3, 7, 20, mixed, mixed + 1, windows - 1, windows};
+    for (size_t k = 0; k < sizeof asked / sizeof *asked; k++) {
+        const int64_t n = asked[k];
         int64_t count[SOURCES] = {0}, seen[SOURCES] = {0}, has[SOURCES] = {0};
         int source;
         loader_spread(l, 0);
