@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "tests/boot_study.h"
+#include "train/fit_answer.h"
 
 enum { BUDGETS = 5, SIZES = 7, RUNS = BUDGETS * SIZES };
 
@@ -120,6 +121,24 @@ static void costs_without_n(void **state)
     free(file);
 }
 
+/* A folder's runs without what a form needs: no advice that a ledger does not take. */
+static void ledgers_that_do_not_know(void **state)
+{
+    (void)state;
+    FitAnswer *a = malloc(sizeof *a);
+    FitRequest r = fit_request_defaults(".");
+    RunTable t;
+    Err e = {0};
+    assert_int_equal(study_make(&t, &study_small, 1), 0);
+    r.law = law_find("joint");
+    assert_int_equal(fit_answer_of(a, &r, &t, &e), -1);
+    assert_non_null(strstr(e.message, "the ledger does not know the experts of its cells, which "
+                                      "the form joint needs"));
+    assert_null(strstr(e.message, "--columns"));
+    fit_answer_clear(a);
+    free(a);
+}
+
 /* Runs of Clark's form; D: 0 none, 1 the same for all, 2 not. */
 static char *write_clark(const char *name, int tokens)
 {
@@ -213,6 +232,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(variants_are_no_repetitions),
                                        cmocka_unit_test(costs_without_n),
+                                       cmocka_unit_test(ledgers_that_do_not_know),
                                        cmocka_unit_test(forms_without_d),
                                        cmocka_unit_test(costs_of_all_parameters)};
     return cmocka_run_group_tests(tests, help_begin, help_end);

@@ -289,8 +289,23 @@ static double limit_of(const AnswerFit *f)
     return term < 0 ? NAN : f->fit.param[term];
 }
 
+/* What a ledger does not know cannot be told by --columns. */
+static int check_ledger(const FitAnswer *a, Err *e)
+{
+    unsigned lacks = 0;
+    for (int c = 0; c < RUN_COLUMNS; c++)
+        if (!a->all.column[c]) lacks |= 1u << c;
+    lacks &= needed(&a->request);
+    if (!lacks || !io_is_dir(a->request.source)) return 0;
+    err_set(e, "%s: the ledger does not know the %s of its cells, which the form %s needs",
+            a->request.source, run_column_name((RunColumn)__builtin_ctz(lacks)),
+            a->request.law->name);
+    return err_hint(e, "an older version made it: the same `isomoe sweep` once more fills it in");
+}
+
 static int fit_main(FitAnswer *a, Err *e)
 {
+    if (check_ledger(a, e)) return -1;
     if (fit_one(a, &a->runs, a->request.method, &a->main, e)) return -1;
     if (!a->main.is_law) return 0;
     return check_runs(a, limit_of(&a->main), e);
