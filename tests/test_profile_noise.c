@@ -145,6 +145,43 @@ static void weights_help(void **state)
     assert_true(weighed < 0.05 * plain);
 }
 
+/* Intervals of weighed fits, by draws of the noise, hold the truth as often as they say. */
+static void weighed_intervals_hold(void **state)
+{
+    (void)state;
+    int n = getenv("ISOMOE_LONG") ? 200 : fast() ? 20 : 40, inside[3] = {0};
+    for (int k = 0; k < n; k++) {
+        RunTable t = study(&plan, (uint64_t)(100 + k));
+        PhiloxKey key = {.seed = (uint64_t)k, .purpose = RNG_TEST, .stream = 81};
+        double *noise = column(&t, RUN_NOISE), w[45];
+        Err e = {0};
+        Fit f;
+        FitOptions o = fit_options(FIT_VARPRO);
+        BootOptions b = options(BOOT_NOISE, 200);
+        Bootstrap boot;
+        for (uint32_t i = 0; i < 45; i++) {
+            noise[i] = i % 3 ? 2e-3 : 1e-2;
+            t.column[RUN_LOSS][i] = study_loss(t.column[RUN_N][i], t.column[RUN_D][i]) +
+                                    noise[i] * philox_normal(&key, i);
+        }
+        b.seed = (uint64_t)k;
+        assert_int_equal(run_noise_weights(&t, false, w, &e), 0);
+        assert_int_equal(fit_law(&t, law_at(0), w, &o, &f, &e), 0);
+        if (bootstrap_run(&t, w, &f, &b, &boot, &e)) fail_msg("%s", e.message);
+        const struct { const char *name; double truth; } what[] = {
+            {"alpha", study_truth[3]}, {"beta", study_truth[4]}, {"E", study_truth[0]}};
+        for (int q = 0; q < 3; q++) {
+            Interval i = bootstrap_target(&boot, what[q].name, 0)->interval;
+            inside[q] += i.low <= what[q].truth && what[q].truth <= i.high;
+        }
+        bootstrap_clear(&boot);
+        run_table_clear(&t);
+    }
+    print_message("90 %% intervals hold alpha %d, beta %d, E %d of %d\n", inside[0], inside[1],
+                  inside[2], n);
+    for (int q = 0; q < 3; q++) assert_true(inside[q] >= 0.8 * n && inside[q] <= 0.98 * n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -152,6 +189,7 @@ int main(void)
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(noise_is_found),
         cmocka_unit_test(weights_help),
+        cmocka_unit_test(weighed_intervals_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
