@@ -12,6 +12,7 @@ static double value(const LedgerCell *c, RunColumn column)
     const Cell *cell = &c->cell;
     switch (column) {
     case RUN_N: return cell->N;
+    case RUN_N_BODY: return cell->N_no_embed;
     case RUN_N_TOTAL: return cell->N_total;
     case RUN_D: return cell->D;
     case RUN_C: return cell->C;
@@ -26,7 +27,7 @@ static double value(const LedgerCell *c, RunColumn column)
 
 static const unsigned known = 1u << RUN_N | 1u << RUN_N_TOTAL | 1u << RUN_D | 1u << RUN_C |
                               1u << RUN_LOSS | 1u << RUN_LR | 1u << RUN_BATCH |
-                              1u << RUN_BUDGET | 1u << RUN_SEED;
+                              1u << RUN_BUDGET | 1u << RUN_SEED | 1u << RUN_N_BODY;
 
 static bool counts(const LedgerCell *c, bool with_checks)
 {

@@ -94,6 +94,29 @@ static int scan(const Way *w, double *low, double *high, Err *e)
     return 0;
 }
 
+static bool reads_d(const Fit *f) { return f->law->columns >> RUN_D & 1; }
+
+/* A law without D gets better with N for ever: N is what C buys with the D that is given. */
+static int buy(const Way *w, Optimum *out, Err *e)
+{
+    double D = w->at.x[RUN_D], low = 0, high = 1;
+    const char *name = w->fit->law->name;
+    if (!(D > 0 && isfinite(D)))
+        return err_set(e, "the law %s does not read D: a best N needs a D that is held", name);
+    if (!(cost_law_per_token(w->cost, 1) * D < w->C))
+        return err_set(e, "%g FLOPs do not buy one parameter with %g tokens", w->C, D);
+    while (cost_law_per_token(w->cost, exp(high)) * D < w->C) high++;
+    for (int it = 0; it < 80; it++) {
+        double middle = (low + high) / 2;
+        *(cost_law_per_token(w->cost, exp(middle)) * D < w->C ? &low : &high) = middle;
+    }
+    LawPoint p = point_of(w, (low + high) / 2);
+    p.x[RUN_D] = D;
+    *out = (Optimum){.C = w->C, .N = p.x[RUN_N], .D = D, .loss = fit_loss(w->fit, &p)};
+    out->outside = out->N < w->cost->low || out->N > w->cost->high;
+    return 0;
+}
+
 int optimum_find(const Fit *f, const CostLaw *cost, double C, const LawPoint *at, Optimum *out,
                  Err *e)
 {
@@ -103,6 +126,7 @@ int optimum_find(const Fit *f, const CostLaw *cost, double C, const LawPoint *at
     if (!(cost->a > 0 && isfinite(cost->b)))
         return err_set(e, "the cost %s = %g N D + %g D: must rise in N", cost->name, cost->a,
                        cost->b);
+    if (!reads_d(f)) return buy(&w, out, e);
     if (scan(&w, &low, &high, e)) return -1;
     for (int it = 0; it < 80; it++) {
         double middle = (low + high) / 2;
@@ -143,6 +167,7 @@ static double close_in(const Way *w, double low, double high, double at_low, dou
 int optimum_near(const Fit *f, const CostLaw *cost, double C, const LawPoint *at, double N,
                  Optimum *out, Err *e)
 {
+    if (!reads_d(f)) return optimum_find(f, cost, C, at, out, e);
     Way w = way_of(f, cost, C, at);
     double low = log(N) - near, high = log(N) + near;
     double at_low = slope(&w, low), at_high = slope(&w, high);

@@ -57,54 +57,28 @@ static void warn_search(FitAnswer *a)
 
 /* ---- Methods against each other ---------------------------------------------------------------*/
 
-/* N that a fit calls best where the runs' own cost is C; NaN: it says nothing. */
-static double best_at(const FitAnswer *a, const AnswerFit *f, double C)
-{
-    Optimum best;
-    if (!f->ok) return NAN;
-    if (!f->is_law) return power_law_at(&f->profile.n_opt, C);
-    return optimum_find(&f->fit, &a->own, C, &a->request.at, &best, NULL) ? NAN : best.N;
-}
-
-/* The largest budget whose minimum the curves saw: where methods must agree, since nothing is
- * extrapolated; and how well they saw it. */
-static double compare_at(const FitAnswer *a, double *sd)
-{
-    const AnswerFit *f = &a->check[ANSWER_PARABOLA];
-    if (!a->main.is_law) f = &a->main;
-    double C = NAN;
-    *sd = 0;
-    for (int g = 0; f->ok && g < f->profile.count; g++)
-        if (!isnan(f->profile.budget[g].N)) {
-            C = f->profile.budget[g].C;
-            if (!isnan(f->profile.budget[g].sd)) *sd = f->profile.budget[g].sd;
-        }
-    return C;
-}
-
 static void warn_disagree(FitAnswer *a)
 {
-    double sd, C = compare_at(a, &sd), mine = best_at(a, &a->main, C);
-    double margin = ANSWER_MARGIN + 2 * sd;
-    if (isnan(C) || isnan(mine)) return;
-    for (int m = 0; m < ANSWER_METHODS; m++) {
-        double other = best_at(a, &a->check[m], C), off = fabs(log(other / mine));
-        if (!(off > margin)) continue;
+    const AnswerMethod main = a->request.method;
+    double mine = a->agree_n[main];
+    for (int m = 0; a->agree_at > 0 && m < ANSWER_METHODS; m++) {
+        double off = fabs(log(a->agree_n[m] / mine)), most = a->agree_margin[m] + a->agree_noise[m];
+        if (m == (int)main || !(off > most)) continue;
         warn(a, ANSWER_DISAGREE, "%s says N_opt(%.3g FLOPs) = %.4g, %s says %.4g: apart by a "
-             "factor of %.3g, more than the %.3g of method and noise",
-             answer_method_name(a->request.method), C, mine,
-             answer_method_name((AnswerMethod)m), other, exp(off), exp(margin));
+             "factor of %.3g, more than the %.3g of method and noise", answer_method_name(main),
+             a->agree_at, mine, answer_method_name((AnswerMethod)m), a->agree_n[m], exp(off),
+             exp(most));
     }
 }
 
 /* What the runs' own C says, and whether it was used. */
 static void warn_cost(FitAnswer *a)
 {
-    if (a->no_line && a->request.cost_of_runs)
+    if (a->no_line && a->request.cost_from == ANSWER_COST_BEST)
         warn(a, ANSWER_NO_LINE, "the runs' C is no line in N (%.2g off; C/(6 N D) from %.3g to "
              "%.3g): best N and D, and what is called their FLOPs, are by 6 N D", a->line_rms,
              a->c6nd_low, a->c6nd_high);
-    if (a->c6nd < ANSWER_SCALE_LOW || a->c6nd > ANSWER_SCALE_HIGH)
+    if (!a->total && (a->c6nd < ANSWER_SCALE_LOW || a->c6nd > ANSWER_SCALE_HIGH))
         warn(a, ANSWER_SCALE, "C is %.3g times 6 N D (median): are N, D and C in parameters, "
              "tokens and FLOPs?", a->c6nd);
 }
@@ -123,8 +97,10 @@ void fit_answer_warn(FitAnswer *a)
         warn(a, ANSWER_COST_RANGE, "N = %.3g lies outside of the range of the cost law %s, %.3g "
              "to %.3g: used because it was forced", a->main.N, c->name, c->low, c->high);
     if (a->total && a->main.best_ok && a->main.is_law)
-        warn(a, ANSWER_COST_TOTAL, "the runs have no N: the cost is %s with N_total for N, more "
-             "than a model of which a token uses a part costs; so are N and D", c->name);
+        warn(a, ANSWER_COST_TOTAL, "the runs have no N: the cost is %s with N_total for N%s; so "
+             "are N and D", c->name,
+             strcmp(c->name, "runs") ? ", more than a model of which a token uses a part costs"
+                                     : "");
     if (a->c_max > 0 && a->budget > ANSWER_FAR * a->c_max)
         warn(a, ANSWER_BEYOND, "%.3g FLOPs is %.3g times the largest run: an extrapolation that "
              "no run here has tested", a->budget, a->budget / a->c_max);
