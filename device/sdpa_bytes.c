@@ -4,6 +4,16 @@
 
 #include "base/size.h"
 
+enum { WIDEST = 128, MEMORY_SHARE = 8 };
+
+bool sdpa_takes(const SdpaShape *s)
+{
+    return s->B >= 1 && s->T >= 2 && s->G >= 1 && s->H % s->G == 0 && s->K >= 8 && s->K % 8 == 0 &&
+           s->K <= WIDEST;
+}
+
+int64_t sdpa_most(int64_t memory) { return memory / MEMORY_SHARE; }
+
 int64_t sdpa_bytes(const SdpaShape *s, int sm)
 {
     const int64_t extra = 512; /* counters of the library */

@@ -19,4 +19,10 @@ typedef struct SdpaShape {
  * deterministic backward pass keeps T x T bf16 numbers a head. */
 int64_t sdpa_bytes(const SdpaShape *s, int sm);
 
+/* Whether the library has kernels for such a call on every supported GPU. */
+bool sdpa_takes(const SdpaShape *s);
+
+/* Most workspace that a call may take, by default, of a GPU with `memory` bytes: an eighth. */
+int64_t sdpa_most(int64_t memory);
+
 #endif

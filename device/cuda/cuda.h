@@ -14,10 +14,10 @@
 
 extern "C" {
 #include "device/device_ops.h"
+#include "device/scratch_bytes.h"
 }
 
-enum { CUDA_CHUNKS = 64 }; /* partial sums of a reduction over rows, at most */
-static constexpr int64_t CUDA_LT_WORKSPACE = 32 << 20, CUDA_CHUNK_BYTES = 512 << 20;
+enum { CUDA_CHUNKS = SCRATCH_CHUNKS }; /* partial sums of a reduction over rows, at most */
 
 typedef struct GemmState GemmState;
 
@@ -33,17 +33,19 @@ typedef struct CudaState {
     int64_t pinned_bytes;
     cudaEvent_t staged;       /* the staged bytes have left */
     bool capturing;           /* operations are being recorded into a graph */
-    int64_t scratch_moves;    /* how often scratch memory has moved */
+    int64_t scratch_moves;    /* how often memory that graphs read has moved */
     struct CudaGraph *graph;  /* the recorded unit of operations (graph.cu), or NULL */
     cublasLtHandle_t lt;
     int64_t lt_version;       /* of cuBLASLt: 130100 */
     void *lt_workspace;
-    int64_t lt_workspace_bytes; /* CUDA_LT_WORKSPACE, at most 1/2048 of the memory */
+    int64_t lt_workspace_bytes; /* scratch_lt_bytes of the memory */
     GemmState *gemm;          /* table and plans of cuBLASLt (gemm.cu) */
     int64_t chunk_bytes;      /* f32 rows that the loss (linear maps with a bias: an eighth) holds
-                                 at a time: CUDA_CHUNK_BYTES but in tests */
+                                 at a time: SCRATCH_CHUNK_BYTES but in tests */
     void *sdpa;               /* plans of the attention library (sdpa.h), or NULL */
     char error[512];          /* text of the last failure */
+    int sm;                   /* compute capability: 90 */
+    int64_t sdpa_room;        /* workspace that the attention library may take */
 } CudaState;
 
 static inline CudaState *cuda_state(const Device *d) { return (CudaState *)d->impl; }
@@ -73,6 +75,9 @@ int cuda_sync(Device *d);
 const char *cuda_error(Device *d, int code);
 int64_t cuda_scratch_bytes(const Device *d);
 int64_t cuda_memory_room(const Device *d);
+DeviceGpu cuda_gpu(Device *d);
+void cuda_limit_attention(Device *d, int64_t bytes);
+int cuda_reserve_scratch(Device *d, int64_t bytes);
 const void *cuda_some_kernel(void); /* one of the program's kernels, whichever (basic.cu) */
 int cuda_step_begin(Device *d, StepVars *vars, const StepVars *host);
 

@@ -125,6 +125,31 @@ static void unaligned_goes_to_own_kernels(void **)
     expect_ways(&c, 0, OWN);
 }
 
+/* Without one order the library has another graph: only the backward pass differs. */
+static void any_order_reaches_the_library(void **)
+{
+    Call c = new_call(DT_BF16, 0);
+    int64_t before = sim_launches("sdpa_bwd_any_order");
+    run_both(&c);
+    assert_int_equal(sim_launches("sdpa_bwd_any_order"), before);
+    c.opt.any_order = true;
+    run_both(&c);
+    assert_int_equal(sim_launches("sdpa_bwd_any_order"), before + 1);
+    end(&c);
+}
+
+/* Workspace beyond what is left for it: the backward pass is the own kernels'; one byte more is
+ * the library's. */
+static void limit_sends_to_own_kernels(void **)
+{
+    SdpaShape s = {B, T, H, G, K, 0.25, true, true};
+    for (int more = 0; more < 2; more++) {
+        Call c = new_call(DT_BF16, 0);
+        device_limit_attention(c.d, sdpa_bytes(&s, device_gpu(c.d).sm) - 1 + more);
+        expect_ways(&c, 1 + more, more ? 0 : OWN - 1);
+    }
+}
+
 static void documents_go_to_own_kernels(void **)
 {
     Call c = new_call(DT_BF16, 0);
@@ -274,6 +299,8 @@ int main()
         cmocka_unit_test(dense_goes_to_the_library),
         cmocka_unit_test(f32_goes_to_own_kernels),
         cmocka_unit_test(unaligned_goes_to_own_kernels),
+        cmocka_unit_test(any_order_reaches_the_library),
+        cmocka_unit_test(limit_sends_to_own_kernels),
         cmocka_unit_test(documents_go_to_own_kernels),
         cmocka_unit_test(offsets_go_to_own_kernels),
         cmocka_unit_test(shared_positions_go_to_the_library),
