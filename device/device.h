@@ -410,6 +410,16 @@ typedef struct AdamwOpt {
  * tensors of one size. Does nothing when vars->skip. */
 void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
 
+typedef struct AdamwRow {
+    AdamwTensors t;
+    AdamwOpt opt;
+} AdamwRow;
+
+/* dev_adamw of n rows, with the same bits; moments of all rows have one type. Optional entry: on a
+ * GPU a few launches whatever n is, from a table in device memory that is made when the rows are
+ * not those of the call before. */
+void dev_adamw_rows(Device *d, const AdamwRow *rows, int n, const StepVars *vars);
+
 typedef struct MuonTensors {
     Tensor master; /* (n, A, B) f32: n matrices; updated */
     Tensor weight; /* (n, A, B) bf16 copy, written; or none */

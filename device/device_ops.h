@@ -108,6 +108,7 @@ typedef struct DeviceOps {
     DeviceGpu (*gpu)(Device *d);
     void (*limit_attention)(Device *d, int64_t bytes);
     int (*reserve_scratch)(Device *d, int64_t bytes);
+    int (*adamw_rows)(Device *d, const AdamwRow *rows, int n, const StepVars *vars);
 } DeviceOps;
 
 enum { DEVICE_MAX_ACCOUNTS = 64, DEVICE_WHY = 256 };

@@ -46,6 +46,7 @@ typedef struct CudaState {
     char error[512];          /* text of the last failure */
     int sm;                   /* compute capability: 90 */
     int64_t sdpa_room;        /* workspace that the attention library may take */
+    struct AdamwTable *adamw; /* rows of the last dev_adamw_rows (adamw.cu), or NULL */
 } CudaState;
 
 static inline CudaState *cuda_state(const Device *d) { return (CudaState *)d->impl; }
@@ -137,6 +138,8 @@ int ce_bwd_cuda(Device *d, LinearGrad g, Tensor x, Tensor w, Tensor targets, Ten
 int ce_train_cuda(Device *d, CeTrain out, Tensor x, Tensor w, Tensor targets, const CeOpt *opt);
 int nll_sum_cuda(Device *d, Tensor sum, Tensor lse, Tensor target_logit, Tensor targets);
 int adamw_cuda(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
+int adamw_rows_cuda(Device *d, const AdamwRow *rows, int n, const StepVars *vars);
+void adamw_free(Device *d); /* the table of rows */
 int muon_cuda(Device *d, MuonTensors t, const MuonOpt *opt, const StepVars *vars);
 int clip_cuda(Device *d, StepVars *vars, Tensor sum, const ClipOpt *opt);
 int sqsum_cuda(Device *d, Tensor sum, Tensor x);

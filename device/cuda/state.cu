@@ -170,6 +170,7 @@ void cuda_destroy(Device *d)
     CudaState *s = cuda_state(d);
     if (s->stream) cudaStreamSynchronize(s->stream);
     cuda_graph_free(d);
+    adamw_free(d);
     gemm_close(s);
     sdpa_free(d);
     cudaFree(s->scratch);

@@ -76,5 +76,6 @@ const DeviceOps cuda_ops = {
     .gpu = cuda_gpu,
     .limit_attention = cuda_limit_attention,
     .reserve_scratch = cuda_reserve_scratch,
+    .adamw_rows = adamw_rows_cuda,
 };
 }

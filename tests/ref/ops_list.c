@@ -85,6 +85,7 @@ static struct {
     ENTRY(gpu, "test_ops_memory"),
     ENTRY(limit_attention, "test_ops_memory"),
     ENTRY(reserve_scratch, "test_ops_memory"),
+    ENTRY(adamw_rows, "test_ops_optim"),
     ENTRY(graph_record, "test_graph"),
     ENTRY(graph_finish, "test_graph"),
     ENTRY(graph_stage, "test_graph"),
