@@ -142,7 +142,7 @@ static void any_order_reaches_the_library(void **)
  * the library's. */
 static void limit_sends_to_own_kernels(void **)
 {
-    SdpaShape s = {B, T, H, G, K, 0.25, true, true};
+    SdpaShape s = {B, T, H, G, K, 0.25, true, true, false};
     for (int more = 0; more < 2; more++) {
         Call c = new_call(DT_BF16, 0);
         device_limit_attention(c.d, sdpa_bytes(&s, device_gpu(c.d).sm) - 1 + more);
@@ -252,7 +252,7 @@ static void hidden_tiles_are_skipped(void **)
 static void unaligned_library_call()
 {
     Call c = new_call(DT_BF16, 2);
-    SdpaShape s = {B, T, H, G, K, 0.25, false, true};
+    SdpaShape s = {B, T, H, G, K, 0.25, false, true, false};
     const SdpaPlan *plan = sdpa_plan(c.d, &s, SDPA_CAUSAL);
     sdpa_fwd(c.d, plan, c.a, cuda_scratch(c.d, sdpa_workspace(plan)));
 }
@@ -261,7 +261,7 @@ static void host_pointer_in_library_call()
 {
     Call c = new_call(DT_BF16, 0);
     alignas(16) static uint16_t host[B * T * H * K];
-    SdpaShape s = {B, T, H, G, K, 0.25, false, true};
+    SdpaShape s = {B, T, H, G, K, 0.25, false, true, false};
     const SdpaPlan *plan = sdpa_plan(c.d, &s, SDPA_CAUSAL);
     c.a.q.data = host;
     sdpa_fwd(c.d, plan, c.a, cuda_scratch(c.d, sdpa_workspace(plan)));
@@ -270,7 +270,7 @@ static void host_pointer_in_library_call()
 static void small_workspace()
 {
     Call c = new_call(DT_BF16, 0);
-    SdpaShape s = {B, T, H, G, K, 0.25, true, true};
+    SdpaShape s = {B, T, H, G, K, 0.25, true, true, false};
     const SdpaPlan *plan = sdpa_plan(c.d, &s, SDPA_CAUSAL);
     void *workspace = NULL;
     cudaMalloc(&workspace, (size_t)sdpa_workspace(plan) - 1);
@@ -281,7 +281,7 @@ static void small_workspace()
 static void odd_head()
 {
     Call c = new_call(DT_BF16, 0);
-    SdpaShape s = {B, T, H, G, 20, 0.25, false, true};
+    SdpaShape s = {B, T, H, G, 20, 0.25, false, true, false};
     sdpa_plan(c.d, &s, SDPA_CAUSAL);
 }
 
