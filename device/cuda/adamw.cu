@@ -237,7 +237,7 @@ KERNEL(ADAMW_BLOCK) adamw_rows_kernel(const AdamwArgs<M> *rows, int n)
         if (rows[middle].block0 <= block) low = middle;
         else high = middle;
     }
-    const AdamwArgs<M> a = rows[low];
+    const AdamwArgs<M> &a = rows[low]; /* a copy would be half of the registers */
     int64_t i = ((block - a.block0) * ADAMW_ROUNDS * ADAMW_BLOCK + threadIdx.x) * EACH;
     for (int round = 0; round < ADAMW_ROUNDS && i < a.n; round++) {
         if (PACKS) update_pack(a, i);
