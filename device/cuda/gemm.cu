@@ -318,8 +318,7 @@ int gemm_open(CudaState *s, Err *e)
     s->gemm = (GemmState *)calloc(1, sizeof *s->gemm);
     if (!s->gemm) return err_set(e, "out of memory for the CUDA device");
     if (libs_open_lt(&s->gemm->lt, e)) return err_context(e, "device 'cuda'");
-    int64_t bytes = (int64_t)(s->memory / 2048) / 4096 * 4096;
-    if (bytes > CUDA_LT_WORKSPACE) bytes = CUDA_LT_WORKSPACE;
+    int64_t bytes = scratch_lt_bytes((int64_t)s->memory);
     s->lt_version = (int64_t)s->gemm->lt.cublasLtGetVersion();
     cublasStatus_t rc = s->gemm->lt.cublasLtCreate(&s->lt);
     if (rc == CUBLAS_STATUS_SUCCESS) rc = make_preference(s->gemm, bytes);
