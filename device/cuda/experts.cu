@@ -197,7 +197,7 @@ KERNEL(TILE_BLOCK) expert_rows_kernel(Buffers<T> s, BY_VALUE W w)
 
 /* The same in bf16, on tensor cores. */
 template <typename W, bool FORWARD>
-KERNEL(MMA_BLOCK) expert_rows_mma_kernel(Buffers<bf16> s, BY_VALUE W w)
+KERNEL(MMA_BLOCK, 2) expert_rows_mma_kernel(Buffers<bf16> s, BY_VALUE W w)
 {
     SHARED(uint4, stages, [MMA_STAGES][2][MMA_PACKS]);
     MmaSums sum;
@@ -238,7 +238,7 @@ KERNEL(TILE_BLOCK) expert_weights_kernel(Buffers<T> s, BY_VALUE W w, int across)
 
 /* The same of bf16 rows, on tensor cores. */
 template <typename W>
-KERNEL(MMA_BLOCK) expert_weights_mma_kernel(Buffers<bf16> s, BY_VALUE W w, int across)
+KERNEL(MMA_BLOCK, 2) expert_weights_mma_kernel(Buffers<bf16> s, BY_VALUE W w, int across)
 {
     SHARED(uint4, stages, [MMA_STAGES][2][MMA_PACKS]);
     MmaSums sum;

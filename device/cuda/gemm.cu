@@ -262,7 +262,7 @@ static inline __device__ void gemm_put(const CudaGemm &g, const MmaSums &sum, in
 }
 
 /* bf16 on tensor cores, c bf16 or f32: tile blockIdx.x of product blockIdx.y. */
-template <bool A_TRANS, bool B_TRANS> KERNEL(MMA_BLOCK) gemm_mma_kernel(CudaGemm g)
+template <bool A_TRANS, bool B_TRANS> KERNEL(MMA_BLOCK, 2) gemm_mma_kernel(CudaGemm g)
 {
     SHARED(uint4, stages, [MMA_STAGES][2][MMA_PACKS]);
     MmaSums sum;

@@ -35,13 +35,12 @@ typedef float MmaSums[MMA_DOWN][MMA_ACROSS][4];
 /* Shared memory of a block: stage, operand, packs. */
 typedef uint4 MmaStages[MMA_STAGES][2][MMA_PACKS];
 
-/* One operand of a tile, or what is left of it along k: `left` of its i count (more than a tile's
- * are as many), `depth` of its k; rows ld elements apart. */
+/* One operand of a tile: `left` of its i count (more than a tile's are as many), `depth` of its k;
+ * rows ld elements apart. */
 struct MmaInput {
     const bf16 *p;
     int64_t ld;
     int left, depth;
-    __device__ bool aligned() const { return ((uintptr_t)p | (uintptr_t)ld * 2) % 16 == 0; }
 };
 
 static inline __device__ MmaInput mma_input(const bf16 *p, int64_t ld, int64_t left, int64_t depth)
@@ -56,6 +55,30 @@ template <bool ALONG_K> static inline __host__ __device__ int mma_place(int line
     return ALONG_K ? line * 4 + (pack ^ (line / 2 % 4)) : line * 16 + (pack ^ (line % 8));
 }
 
+/* ---- From global memory -----------------------------------------------------------------------*/
+
+/* What a thread brings of an operand: two packs a slice, STEP lines apart. */
+template <bool ALONG_K> struct MmaStream {
+    static constexpr int PACKS = (ALONG_K ? (int)MMA_SLICE : (int)MMA_TILE) / MMA_PACK; /* a line */
+    static constexpr int STEP = MMA_BLOCK / PACKS;
+    const bf16 *p; /* its next pack */
+    int64_t ld;
+    int place;     /* in a stage */
+    int lines;     /* that the operand has from this one on */
+    int elements;  /* that the line has from here on */
+    bool aligned;
+};
+
+template <bool ALONG_K> static inline __device__ MmaStream<ALONG_K> mma_stream(const MmaInput &in)
+{
+    const int line = (int)threadIdx.x / MmaStream<ALONG_K>::PACKS;
+    const int pack = (int)threadIdx.x % MmaStream<ALONG_K>::PACKS;
+    return {in.p + line * in.ld + pack * MMA_PACK, in.ld, mma_place<ALONG_K>(line, pack),
+            (ALONG_K ? in.left : in.depth) - line,
+            (ALONG_K ? in.depth : in.left) - pack * MMA_PACK,
+            ((uintptr_t)in.p | (uintptr_t)in.ld * sizeof(bf16)) % 16 == 0};
+}
+
 /* Up to 8 elements one by one, zeros behind `count`. */
 static inline __device__ uint4 mma_elements(const bf16 *from, int count)
 {
@@ -65,25 +88,27 @@ static inline __device__ uint4 mma_elements(const bf16 *from, int count)
     return p.bits;
 }
 
-/* Starts to bring the operand's next slice into a stage, zeros behind its ends; steps over it. */
+/* Starts to bring the next slice into a stage, zeros behind the operand's ends; steps over it. */
 template <bool ALONG_K>
-static inline __device__ void mma_bring(uint4 *to, MmaInput &from, bool aligned)
+static inline __device__ void mma_bring(uint4 *stage, MmaStream<ALONG_K> &s)
 {
-    constexpr int PACKS = ALONG_K ? MMA_SLICE / MMA_PACK : MMA_TILE / MMA_PACK; /* of a line */
+    constexpr int STEP = MmaStream<ALONG_K>::STEP;
+    static_assert(STEP % 8 == 0, "places of two packs differ as their lines do");
 #pragma unroll
     for (int j = 0; j < MMA_PACKS / MMA_BLOCK; j++) {
-        int at = (int)threadIdx.x + j * MMA_BLOCK, line = at / PACKS, pack = at % PACKS;
-        int count = (ALONG_K ? from.depth : from.left) - pack * MMA_PACK;
-        if (line >= (ALONG_K ? from.left : from.depth) || count < 0) count = 0;
-        if (count > MMA_PACK) count = MMA_PACK;
-        const bf16 *source = count ? from.p + line * from.ld + pack * MMA_PACK : from.p;
-        uint4 *place = to + mma_place<ALONG_K>(line, pack);
-        if (aligned) copy_start(place, source, count * 2);
-        else *place = mma_elements(source, count);
+        int count = s.elements < MMA_PACK ? s.elements : (int)MMA_PACK;
+        if (count < 0 || s.lines <= j * STEP) count = 0;
+        const bf16 *from = s.p + j * STEP * s.ld;
+        uint4 *to = stage + s.place + j * MMA_BLOCK;
+        if (s.aligned) copy_start(to, from, count * (int)sizeof(bf16));
+        else *to = mma_elements(from, count);
     }
-    from.p += ALONG_K ? (int64_t)MMA_SLICE : MMA_SLICE * from.ld;
-    from.depth -= MMA_SLICE;
+    s.p += ALONG_K ? (int64_t)MMA_SLICE : MMA_SLICE * s.ld;
+    if (ALONG_K) s.elements -= MMA_SLICE;
+    else s.lines -= MMA_SLICE;
 }
+
+/* ---- From shared memory -----------------------------------------------------------------------*/
 
 /* Four matrices of a slice in a warp's registers: elements i0 .. i0 + 15 and k0 .. k0 + 15, in the
  * order of `a`'s registers: (i, k) halves 00, 10, 01, 11. For a product's right side, registers 0
@@ -122,13 +147,17 @@ static inline __device__ void mma_multiply(MmaSums &sum, const uint4 *sa, const 
     }
 }
 
+/* ---- The tile ---------------------------------------------------------------------------------*/
+
 /* sum = the tile's product over a.depth (= b.depth) of k: element (i, j) is the sum over k of a(i,
  * k) b(j, k). All threads of the block call it; a warp whose part lies behind the ends computes
  * nothing. */
 template <bool A_ALONG_K, bool B_ALONG_K>
-static inline __device__ void mma_product(MmaSums &sum, MmaStages &stages, MmaInput a, MmaInput b)
+static inline __device__ void mma_product(MmaSums &sum, MmaStages &stages, const MmaInput &a,
+                                          const MmaInput &b)
 {
-    const bool a_aligned = a.aligned(), b_aligned = b.aligned();
+    MmaStream<A_ALONG_K> left = mma_stream<A_ALONG_K>(a);
+    MmaStream<B_ALONG_K> right = mma_stream<B_ALONG_K>(b);
     const bool mine = mma_own_row() < a.left && mma_own_col() < b.left;
     const int slices = (a.depth + MMA_SLICE - 1) / MMA_SLICE;
     int use = 0, fill = 0; /* stages */
@@ -144,8 +173,8 @@ static inline __device__ void mma_product(MmaSums &sum, MmaStages &stages, MmaIn
             __syncthreads();             /* all of it; and slice s - 1 has been used */
         }
         if (s + MMA_STAGES - 1 < slices) {
-            mma_bring<A_ALONG_K>(stages[fill][0], a, a_aligned);
-            mma_bring<B_ALONG_K>(stages[fill][1], b, b_aligned);
+            mma_bring(stages[fill][0], left);
+            mma_bring(stages[fill][1], right);
             fill = fill + 1 == MMA_STAGES ? 0 : fill + 1;
         }
         copy_group();

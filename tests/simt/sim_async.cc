@@ -18,7 +18,7 @@ void sim_copy_start(const SimCopy &copy, SimSite site)
     if (!sim_launched.name) sim_fault(&site, "copy_start outside of a kernel");
     sim_need_shared("copy_start", copy.to, site);
     if ((uintptr_t)copy.from % 16) sim_fault(&site, "copy_start: %p is not on 16 bytes", copy.from);
-    if (!sim_is_device(copy.from))
+    if (copy.bytes != 0 && !sim_is_device(copy.from))
         sim_fault(&site, "copy_start: %p is no global memory", copy.from);
     if (copy.bytes < 0 || copy.bytes > 16) sim_fault(&site, "copy_start: %d bytes", copy.bytes);
     int t = sim_current();
