@@ -74,7 +74,9 @@ static inline __device__ void row_gradient(float *z, int64_t cols, int64_t colum
     for (int64_t tile = 0; tile < cols; tile += CE_TILE) {
         int64_t j = tile + (int64_t)threadIdx.x * CE_WIDE;
         if (j < cols) load_logits(v, z, j, cols);
-        if constexpr (sizeof(T) < sizeof(float)) __syncthreads();
+        if constexpr (sizeof(T) < sizeof(float)) {
+            __syncthreads();
+        }
 #pragma unroll
         for (int c = 0; c < CE_WIDE; c++) {
             if (j + c >= cols) continue;
