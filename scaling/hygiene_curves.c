@@ -189,6 +189,7 @@ static int check_all(Curves *c, Hygiene *h, Err *e)
     if (judged && !rc && h->count > before) rc = make_curves(c, &judged, e);
     for (int g = 0; judged && !rc && g < c->p.count; g++) rc = check_edge(c, g, h, e);
     if (judged && !rc) rc = check_outliers(c, h, e);
+    if (judged && !rc) rc = hygiene_levels(c, h, e);
     return rc;
 }
 
