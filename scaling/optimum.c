@@ -69,6 +69,29 @@ static double slope(const Way *w, double log_n)
     return sum / fine;
 }
 
+/* Does the loss fall where the column alone rises from p by half? */
+static bool falls_in(const Way *w, LawPoint p, RunColumn column)
+{
+    double here = fit_loss(w->fit, &p);
+    p.x[column] *= 1.5;
+    if (column == RUN_N) p.x[RUN_N_TOTAL] *= 1.5;
+    return fit_loss(w->fit, &p) < here;
+}
+
+/* The least loss of a scan is that of its first or its last point: why there is no best N or D. */
+static int no_minimum(const Way *w, double log_n, RunColumn column, Err *e)
+{
+    const char *name = w->fit->law->name, *what = run_column_name(column);
+    LawPoint p = point_of(w, log_n);
+    if (!falls_in(w, p, column))
+        return err_set(e, "the fitted law %s doesn't fall in %s: no best %s for a budget of %g",
+                       name, what, what, w->C);
+    return err_set(e, "the best %s for a budget of %g FLOPs lies below %.3g %s by the fitted law "
+                   "%s: are N, D and C in parameters, tokens and FLOPs?", what, w->C,
+                   column == RUN_N ? exp(log_n) : p.x[RUN_D],
+                   column == RUN_N ? "parameters" : "tokens", name);
+}
+
 /* The lowest point of a scan, in ln N, between its neighbours low and high. */
 static int scan(const Way *w, double *low, double *high, Err *e)
 {
@@ -80,15 +103,11 @@ static int scan(const Way *w, double *low, double *high, Err *e)
         double loss = fit_loss(w->fit, &p);
         if (loss < best) best = loss, lowest = i;
     }
-    const char *name = w->fit->law->name;
     if (!isfinite(best))
-        return err_set(e, "the law %s has no finite loss at any N for a budget of %g", name, w->C);
-    if (lowest == 0)
-        return err_set(e, "the fitted law %s doesn't fall in N: no best N for a budget of %g",
-                       name, w->C);
-    if (lowest >= steps)
-        return err_set(e, "the fitted law %s doesn't fall in D: no best D for a budget of %g",
-                       name, w->C);
+        return err_set(e, "the law %s has no finite loss at any N for a budget of %g",
+                       w->fit->law->name, w->C);
+    if (lowest == 0) return no_minimum(w, first, RUN_N, e);
+    if (lowest >= steps) return no_minimum(w, first + steps * coarse, RUN_D, e);
     *low = first + (lowest - 1) * coarse;
     *high = first + (lowest + 1) * coarse;
     return 0;

@@ -206,6 +206,10 @@ static void test_refusals(void **state)
     (void)state;
     refused(&(Surface){1.7, 0, 400, 0.3, 0.3}, 1e20, "doesn't fall in N");
     refused(&(Surface){1.7, 400, 0, 0.3, 0.3}, 1e20, "doesn't fall in D");
+    /* Billions taken for parameters: the law falls in both, but the best N is no parameter. */
+    refused(&(Surface){1.7, 0.3, 0.9, 0.35, 0.37}, 100,
+            "best N for a budget of 100 FLOPs lies below 1 parameters");
+    refused(&(Surface){1.7, 4e5, 0.01, 0.34, 0.28}, 1e6, "best D for a budget of 1e+06 FLOPs lies");
     refused(&surface_published, 0, "budget of 0");
     refused(&surface_published, NAN, "budget of nan");
     refused(&(Surface){NAN, 400, 400, 0.3, 0.3}, 1e20, "no finite loss");

@@ -303,12 +303,24 @@ static int check_ledger(const FitAnswer *a, Err *e)
     return err_hint(e, "an older version made it: the same `isomoe sweep` once more fills it in");
 }
 
+/* E that losses are held to: fixed, or Huber's, since the least squares follow a loss that is too
+ * low down to E = 0. */
+static double sound_limit(const FitAnswer *a)
+{
+    AnswerFit huber;
+    if (!isnan(limit_of(&a->main)) && isnan(a->request.fixed_e) &&
+        a->request.method != ANSWER_HUBER &&
+        !fit_one(a, &a->runs, ANSWER_HUBER, &huber, NULL))
+        return limit_of(&huber);
+    return limit_of(&a->main);
+}
+
 static int fit_main(FitAnswer *a, Err *e)
 {
     if (check_ledger(a, e)) return -1;
     if (fit_one(a, &a->runs, a->request.method, &a->main, e)) return -1;
     if (!a->main.is_law) return 0;
-    return check_runs(a, limit_of(&a->main), e);
+    return check_runs(a, sound_limit(a), e);
 }
 
 /* Without doubtful runs, where there are any. */

@@ -66,7 +66,7 @@ typedef struct AnswerFit { /* one method on one set of rows */
 typedef enum AnswerKind {
     ANSWER_NOT_IDENTIFIED, ANSWER_RETURNED_START, ANSWER_STARTS, ANSWER_DISAGREE,
     ANSWER_COST_RANGE, ANSWER_BEYOND, ANSWER_BOOTSTRAP, ANSWER_LACK_OF_FIT, ANSWER_NO_LINE,
-    ANSWER_SCALE, ANSWER_UNJUDGED, ANSWER_COST_TOTAL, ANSWER_KINDS
+    ANSWER_SCALE, ANSWER_UNJUDGED, ANSWER_COST_TOTAL, ANSWER_FORM, ANSWER_KINDS
 } AnswerKind;
 
 /* What methods are apart by construction, in ln N: laws by less than this, a parabola on a grid of
@@ -78,15 +78,20 @@ typedef enum AnswerKind {
 #define ANSWER_FAR 10.0       /* a budget so many times the largest run is said to be far */
 #define ANSWER_SIZES 1.5      /* a best N so far outside of the sizes that were run, too */
 
+#define ANSWER_TOKENS 3.0     /* a best D so far outside of those that runs had, too */
+#define ANSWER_AICC (-10.0)   /* another form's AICc less the law's: the law is doubted */
+#define ANSWER_SMALL 1e3      /* a largest N or D below it is doubted */
+
 /* Median C/(6 N D) beyond which units are doubted: forward alone is 1/3, tiny models with their
  * head and long sequences reach 5. */
 #define ANSWER_SCALE_LOW 0.25
 #define ANSWER_SCALE_HIGH 8.0
 
-enum { ANSWER_WARNINGS = 16 };
+enum { ANSWER_WARNINGS = 24 };
 
 typedef struct AnswerWarning {
     AnswerKind kind;
+    bool without;            /* of the fit without doubtful runs; those are the last ones */
     char text[HYGIENE_TEXT];
 } AnswerWarning;
 

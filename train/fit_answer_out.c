@@ -199,6 +199,16 @@ static json_t *row_json(const RunTable *t, int64_t i)
     return out;
 }
 
+/* Those of the fit without doubtful runs, or the others. */
+static void add_answer_warnings(json_t *out, const FitAnswer *a, bool without)
+{
+    for (int i = 0; i < a->warnings; i++)
+        if (a->warning[i].without == without)
+            json_array_append_new(out, json_pack("{s:s, s:s}", "kind",
+                                                 answer_kind_name(a->warning[i].kind), "text",
+                                                 a->warning[i].text));
+}
+
 static json_t *warnings_json(const FitAnswer *a)
 {
     json_t *out = json_array();
@@ -212,10 +222,7 @@ static json_t *warnings_json(const FitAnswer *a)
                                              "doubtful", f->drops, "budget",
                                              json_out_real(f->budget), "rows", rows));
     }
-    for (int i = 0; i < a->warnings; i++)
-        json_array_append_new(out, json_pack("{s:s, s:s}", "kind",
-                                             answer_kind_name(a->warning[i].kind), "text",
-                                             a->warning[i].text));
+    add_answer_warnings(out, a, false);
     return out;
 }
 
@@ -272,7 +279,11 @@ static void add_beside(json_t *out, const FitAnswer *a)
     const AnswerFit *p = a->main.is_law ? &a->check[ANSWER_PARABOLA] : &a->main;
     if (p->ok) json_object_set_new(out, "isoflop_curves", curves_json(&p->profile));
     if (a->hygiene.n_clean < a->hygiene.n_usable) {
-        json_t *without = short_json(&a->without);
+        json_t *without = short_json(&a->without), *warnings = json_array();
+        if (a->without.ok)
+            json_object_set_new(without, "certificate", certificate_json(&a->without));
+        add_answer_warnings(warnings, a, true);
+        json_object_set_new(without, "warnings", warnings);
         json_object_set_new(without, "runs", json_integer((json_int_t)a->hygiene.n_clean));
         json_object_set_new(out, "without_doubtful_runs", without);
     }

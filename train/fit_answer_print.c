@@ -39,7 +39,8 @@ static void print_warnings(const FitAnswer *a, FILE *out)
             fprintf(out, "  %s: %d more (--json has all)\n", hygiene_kind_name((HygieneKind)k),
                     of_kind[k] - SHOWN_OF_KIND);
     for (int i = 0; i < a->warnings; i++)
-        fprintf(out, "  %s: %s\n", answer_kind_name(a->warning[i].kind), a->warning[i].text);
+        fprintf(out, "  %s%s: %s\n", answer_kind_name(a->warning[i].kind),
+                a->warning[i].without ? ", without doubtful runs" : "", a->warning[i].text);
 }
 
 static void print_value(FILE *out, const char *name, double value, Interval i, const char *unit)

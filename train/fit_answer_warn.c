@@ -8,7 +8,7 @@
 
 static const char *const kinds[ANSWER_KINDS] = {
     "not_identified", "returned_start", "starts", "disagree", "cost_range", "beyond", "bootstrap",
-    "lack_of_fit", "no_cost_line", "cost_scale", "unjudged", "cost_total"};
+    "lack_of_fit", "no_cost_line", "cost_scale", "unjudged", "cost_total", "other_form"};
 
 const char *answer_kind_name(AnswerKind kind) { return kinds[kind]; }
 
@@ -24,9 +24,8 @@ __attribute__((format(printf, 3, 4))) static void warn(FitAnswer *a, AnswerKind 
     va_end(args);
 }
 
-static void warn_identified(FitAnswer *a)
+static void warn_identified(FitAnswer *a, const Fit *f)
 {
-    const Fit *f = &a->main.fit;
     const FitCertificate *c = &f->certificate;
     char list[128] = "";
     size_t used = 0;
@@ -44,9 +43,8 @@ static void warn_identified(FitAnswer *a)
              c->condition, c->spread);
 }
 
-static void warn_search(FitAnswer *a)
+static void warn_search(FitAnswer *a, const FitCertificate *c)
 {
-    const FitCertificate *c = &a->main.fit.certificate;
     if (c->returned_start)
         warn(a, ANSWER_RETURNED_START, "the search gave back the point at which it started: "
              "nothing was optimised");
@@ -83,16 +81,76 @@ static void warn_cost(FitAnswer *a)
              "tokens and FLOPs?", a->c6nd);
 }
 
+static double most_tokens(const FitAnswer *a)
+{
+    double most = 0;
+    for (int64_t i = 0; i < a->runs.rows; i++) most = fmax(most, run_value(&a->runs, RUN_D, i));
+    return most;
+}
+
+/* Of N or D: numbers that no model or run has. */
+static void warn_small(FitAnswer *a, RunColumn column, double high)
+{
+    if (high > 0 && high < ANSWER_SMALL)
+        warn(a, ANSWER_SCALE, "the largest %s is %.4g: is it in %s, not in millions or billions "
+             "of them?", run_column_name(column), high,
+             column == RUN_D ? "tokens" : "parameters");
+}
+
+/* A best N or D of f far outside of those that were run. */
+static void warn_outside(FitAnswer *a, const AnswerFit *f)
+{
+    double d_low = INFINITY, d_high = most_tokens(a);
+    for (int64_t i = 0; i < a->runs.rows; i++) d_low = fmin(d_low, run_value(&a->runs, RUN_D, i));
+    if (a->n_high > 0 && (f->N > ANSWER_SIZES * a->n_high || f->N * ANSWER_SIZES < a->n_low))
+        warn(a, ANSWER_BEYOND, "the best N, %.4g, lies outside of the sizes that were run, %.4g "
+             "to %.4g", f->N, a->n_low, a->n_high);
+    if (d_high > 0 && (f->D > ANSWER_TOKENS * d_high || f->D * ANSWER_TOKENS < d_low))
+        warn(a, ANSWER_BEYOND, "the best D, %.4g, lies far outside of the tokens that runs had, "
+             "%.4g to %.4g", f->D, d_low, d_high);
+}
+
+/* Of the fit without doubtful runs, whose warnings stand beside it. */
+static void warn_without(FitAnswer *a)
+{
+    const AnswerFit *f = &a->without;
+    int first = a->warnings;
+    if (!f->ok) return;
+    if (f->is_law) {
+        warn_identified(a, &f->fit);
+        warn_search(a, &f->fit.certificate);
+    }
+    if (f->best_ok) warn_outside(a, f);
+    for (int i = first; i < a->warnings; i++) a->warning[i].without = true;
+}
+
+/* Another form that describes the same runs much better. */
+static void warn_form(FitAnswer *a)
+{
+    const ForecastForm *best = NULL;
+    if (!a->has_forecast || a->forecast.unjudged) return;
+    for (int i = 0; i < a->forecast.forms; i++) {
+        const ForecastForm *form = &a->forecast.form_of[i];
+        if (form->d_aicc < ANSWER_AICC && (!best || form->d_aicc < best->d_aicc)) best = form;
+    }
+    if (best)
+        warn(a, ANSWER_FORM, "the form %s describes the runs better by %.3g of AICc: the law %s "
+             "lacks something that they show", best->name, -best->d_aicc, a->main.fit.law->name);
+}
+
 void fit_answer_warn(FitAnswer *a)
 {
     const CostLaw *c = &a->request.cost;
     a->warnings = 0;
     if (a->main.is_law) {
-        warn_identified(a);
-        warn_search(a);
+        warn_identified(a, &a->main.fit);
+        warn_search(a, &a->main.fit.certificate);
     }
     warn_disagree(a);
     warn_cost(a);
+    warn_small(a, a->total ? RUN_N_TOTAL : RUN_N, a->n_high);
+    warn_small(a, RUN_D, most_tokens(a));
+    warn_form(a);
     if (a->main.outside && a->main.best_ok)
         warn(a, ANSWER_COST_RANGE, "N = %.3g lies outside of the range of the cost law %s, %.3g "
              "to %.3g: used because it was forced", a->main.N, c->name, c->low, c->high);
@@ -104,10 +162,8 @@ void fit_answer_warn(FitAnswer *a)
     if (a->c_max > 0 && a->budget > ANSWER_FAR * a->c_max)
         warn(a, ANSWER_BEYOND, "%.3g FLOPs is %.3g times the largest run: an extrapolation that "
              "no run here has tested", a->budget, a->budget / a->c_max);
-    else if (a->main.best_ok && a->n_high > 0 &&
-             (a->main.N > ANSWER_SIZES * a->n_high || a->main.N * ANSWER_SIZES < a->n_low))
-        warn(a, ANSWER_BEYOND, "the best N, %.4g, lies outside of the sizes that were run, %.4g "
-             "to %.4g", a->main.N, a->n_low, a->n_high);
+    else if (a->main.best_ok)
+        warn_outside(a, &a->main);
     if (a->has_boot && a->boot.failed > 0)
         warn(a, ANSWER_BOOTSTRAP, "%d of %d resampled fits failed: intervals are of the others",
              a->boot.failed, a->boot.options.replicates);
@@ -117,4 +173,5 @@ void fit_answer_warn(FitAnswer *a)
     if (a->has_forecast && a->base.unjudged)
         warn(a, ANSWER_UNJUDGED, "%lld runs are too few to weigh other forms by AICc: the interval "
              "reaches as far as the farthest of those fitted", (long long)a->main.fit.rows);
+    warn_without(a);
 }
