@@ -123,7 +123,8 @@ static json_t *cell_json(const Cell *c)
         double value;
     } reals[] = {
         {"N", c->N}, {"N_no_embed", c->N_no_embed}, {"N_total", c->N_total}, {"D", c->D},
-        {"C", c->C}, {"own_flops", c->own_flops},
+        {"C", c->C}, {"own_flops", c->own_flops}, {"experts", c->experts}, {"top_k", c->top_k},
+        {"granularity", c->granularity}, {"sparsity", c->sparsity},
         {"deviation", c->budget > 0 ? c->C / c->budget - 1 : NAN}, {"lr", c->lr},
         {"lr_law_ratio", c->lr_law_ratio}, {"batch_law_ratio", c->batch_law_ratio},
         {"seconds", c->seconds},
