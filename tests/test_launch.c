@@ -328,17 +328,22 @@ static void test_batch_hangs(void **state)
     write_file(at("bin/sbatch"), text);
     chmod(at("bin/sbatch"), 0755);
     Ledger *l = open_ledger(folder);
+    Cell b = make_cell("b", NULL, CELL_POINT, "");
+    add_cells(l, &b, 1);
     DriverOptions o = {.folder = folder, .program = FAKE, .mode = launch_mode_find("sbatch"),
                        .jobs = 1, .threads = 1, .time_limit = 1.5, .grace = 1};
     Err e = {0};
     if (driver_run(l, &o, NULL, &e) != DRIVER_DONE) fail_msg("%s", e.message);
     assert_state(l, "a", STATE_DONE);
+    assert_state(l, "b", STATE_DONE);
     assert_int_equal(cell_named(l, "a").tries, 2);
     check_ledger(l);
     ledger_close(&l);
     snprintf(want, sizeof want, "\nscancel --name=isomoe-%s", id_of("a"));
     char *calls = read_file(at("calls"), NULL);
     assert_has(calls, want);
+    snprintf(want, sizeof want, "scancel --state=PENDING --name=isomoe-%s", id_of("b"));
+    assert_null(strstr(calls, want));
     free(calls);
     setenv("PATH", path, 1);
     free(path);

@@ -63,7 +63,8 @@ static void print_totals(const SweepConfig *s, const SweepTotals *t, FILE *out)
                 (long long)s->jobs);
 }
 
-void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, FILE *out)
+void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, const char *whose,
+                 FILE *out)
 {
     char number[PLAN_COUNT];
     double budget = -1;
@@ -84,7 +85,7 @@ void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, 
     SweepTotals t = sweep_totals(l);
     print_totals(s, &t, out);
     if (!held_out) return;
-    fprintf(out, "\nafter the fit, at the N that it predicts (here the prior's):\n");
+    fprintf(out, "\nthe check at the held-out budget, at %s:\n", whose);
     print_cell(held_out, out);
 }
 

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "scaling/cell_build.h"
 #include "scaling/driver.h"
 #include "train/command.h"
 #include "train/json_out.h"
@@ -245,11 +246,30 @@ static int check_runnable(const SweepRun *r, const CellList *l, Err *e)
     return err_hint(e, "isomoe sweep SWEEP.yaml --dry-run shows them all");
 }
 
+/* Cells of a ledger of version 1 get what it had no columns for. */
+static int fill_experts(Ledger *l, const SweepRun *r, Err *e)
+{
+    CellList list = {0};
+    int rc = 0;
+    for (int i = 0; i < r->record->n && !rc; i++) {
+        Cell c = r->record->have[i].cell;
+        CellFacts f;
+        Err refused = {0};
+        if (c.left_out[0] || !isnan(c.experts)) continue;
+        if (r->inspector->inspect(r->inspector->self, c.overrides, &f, &refused)) continue;
+        cell_experts(&f.model, &c);
+        rc = cell_list_add(&list, &c, e);
+    }
+    if (!rc && list.count) rc = ledger_add(l, &list, NULL, e);
+    cell_list_clear(&list);
+    return rc;
+}
+
 /* All that is written before a driver begins. */
 static int enter(Ledger *l, const SweepRun *r, const CellList *cells, Err *e)
 {
     bool cancelled;
-    if (check_content(l, r, e) || add_cells(l, cells, e)) return -1;
+    if (check_content(l, r, e) || fill_experts(l, r, e) || add_cells(l, cells, e)) return -1;
     if (ledger_note_set(l, "name", r->s->name, e)) return -1;
     if (ledger_critical_set(l, &r->s->critical, e)) return -1;
     if (r->note && ledger_note_set(l, r->note, r->note_text, e)) return -1;
