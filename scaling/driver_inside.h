@@ -14,6 +14,7 @@ typedef struct Slot {
     off_t output_from;    /* where this try's output begins */
     double asked;         /* log_seconds at which it got SIGTERM; 0: not */
     bool cancel, waiting; /* asked to be cancelled; waiting for the lock */
+    bool killed;          /* it got its last signal */
 } Slot;
 
 typedef struct DriverSignals { /* and what stood before */
