@@ -31,20 +31,22 @@ static const char *const mpi_environment[] = {
     "OMPI_MCA_orte_execute_quiet=1", "ISOMOE_END_WITH_PARENT=1", NULL};
 
 static const LaunchMode modes[] = {
-    {"local", "{command}", {NULL}, true, SIGTERM, SIGTERM, NULL},
+    {"local", "{command}", {NULL}, NULL, true, SIGTERM, SIGTERM, NULL},
     /* At a SIGTERM of its own mpirun gives its ranks a second, then kills them; SIGUSR1 it hands
      * on. */
-    {"mpi", "mpirun -np {ranks} {command}", {NULL}, false, SIGUSR1, SIGUSR1, mpi_environment},
+    {"mpi", "mpirun -np {ranks} {command}", {NULL}, NULL, false, SIGUSR1, SIGUSR1,
+     mpi_environment},
     /* At a SIGTERM of its own srun kills its tasks outright; SIGUSR1 it hands on. */
     {"srun", "srun --ntasks={ranks} --cpus-per-task={threads} --job-name=isomoe-{id} {command}",
      {"scancel --state=PENDING --name=isomoe-{id}", "scancel --signal=TERM --name=isomoe-{id}"},
-     false, 0, SIGUSR1, NULL},
+     "scancel --name=isomoe-{id}", false, 0, SIGUSR1, NULL},
     /* One job of a name at a time: what an earlier driver left ends before the next one begins. */
     {"sbatch",
      "sbatch --wait --parsable --dependency=singleton --ntasks={ranks} --cpus-per-task={threads}"
      " --job-name=isomoe-{id} --open-mode=append --output={output} --wrap {quoted}",
      {"scancel --state=PENDING --name=isomoe-{id}",
-      "scancel --full --signal=TERM --name=isomoe-{id}"}, false, 0, SIGTERM, NULL},
+      "scancel --full --signal=TERM --name=isomoe-{id}"}, "scancel --name=isomoe-{id}", false, 0,
+     SIGTERM, NULL},
 };
 
 const LaunchMode *launch_mode_at(int i)
@@ -309,15 +311,23 @@ static void wait_or_kill(pid_t pid, double seconds)
     waitpid(pid, NULL, 0);
 }
 
-void launch_stop(const LaunchMode *mode, const LaunchJob *job)
+static void run_command(const LaunchMode *mode, const char *command, const LaunchJob *job)
 {
+    LaunchMode one = {.name = mode->name, .start = command};
     LaunchJob quiet = *job;
     pid_t pid;
     quiet.lock = quiet.first_core = -1;
-    for (int i = 0; i < LAUNCH_STOPS && mode->stop[i]; i++) {
-        LaunchMode stop = {.name = mode->name, .start = mode->stop[i]};
-        if (!launch_start(&stop, &quiet, &pid, NULL)) wait_or_kill(pid, STOP_SECONDS);
-    }
+    if (!launch_start(&one, &quiet, &pid, NULL)) wait_or_kill(pid, STOP_SECONDS);
+}
+
+void launch_stop(const LaunchMode *mode, const LaunchJob *job)
+{
+    for (int i = 0; i < LAUNCH_STOPS && mode->stop[i]; i++) run_command(mode, mode->stop[i], job);
+}
+
+void launch_kill(const LaunchMode *mode, const LaunchJob *job)
+{
+    if (mode->kill) run_command(mode, mode->kill, job);
 }
 
 int launch_lock(const char *path, int *fd, Err *e)

@@ -18,6 +18,7 @@ typedef struct LaunchMode {
     const char *start;
     const char *stop[LAUNCH_STOPS]; /* commands that ask it to end, where SIGTERM to its process
                                        does not; NULL: none */
+    const char *kill;   /* ends one that does not heed them; NULL: none */
     bool pinned;        /* the process gets cores of its own */
     int ask;            /* signal by which the process ends its trainer in good order; 0: the
                            commands of `stop` do. Where it is not SIGTERM the process only stands
@@ -46,8 +47,10 @@ typedef struct LaunchJob {
  * it has no slash), too many words, no process. */
 int launch_start(const LaunchMode *mode, const LaunchJob *job, pid_t *pid, Err *e);
 
-/* Runs the mode's stop commands, if it has any; one that takes more than 10 s is killed. */
+/* Runs the mode's stop commands, if it has any, or the one that kills; one that takes more than
+ * 10 s is killed. */
 void launch_stop(const LaunchMode *mode, const LaunchJob *job);
+void launch_kill(const LaunchMode *mode, const LaunchJob *job);
 
 /* Cores this process may use. */
 int launch_cores(void);

@@ -236,7 +236,8 @@ static void make_stand_ins(void)
                    "while [ \"$1\" != --wrap ]; do shift; done\n"
                    "setsid sh -c \"echo \\$\\$ >>${0%%/*}/jobs; $2\" &\nwait $!\n"},
         {"scancel", "#!/bin/sh\necho \"scancel $*\" >>%s/calls\n"
-                    "kill -TERM -$(tail -n 1 ${0%%/*}/jobs)\n"},
+                    "case $1 in --name*) how=KILL ;; *) how=TERM ;; esac\n"
+                    "kill -$how -$(tail -n 1 ${0%%/*}/jobs)\n"},
     };
     char path[PATH * 4], text[2048];
     OK(io_make_dirs(at("bin"), e));
@@ -411,6 +412,41 @@ static void test_mpi_stop(void **state)
     free(path);
 }
 
+/* A job that hangs and ignores SIGTERM is cancelled for good; its time in the queue is no hanging.
+ */
+static void test_batch_hangs(void **state)
+{
+    (void)state;
+    char *path = strdup(getenv("PATH")), want[100];
+    make_stand_ins();
+    char *folder = long_sweep("batch-hangs", "fake=hang-once"), text[2048];
+    snprintf(text, sizeof text, "#!/bin/sh\nsleep 3\nexec %s \"$@\"\n", at("bin/sbatch-at-once"));
+    rename(at("bin/sbatch"), at("bin/sbatch-at-once"));
+    write_file(at("bin/sbatch"), text);
+    chmod(at("bin/sbatch"), 0755);
+    Ledger *l = open_ledger(folder);
+    Cell b = make_cell("b", NULL, CELL_POINT, "");
+    add_cells(l, &b, 1);
+    DriverOptions o = {.folder = folder, .program = FAKE, .mode = launch_mode_find("sbatch"),
+                       .jobs = 1, .threads = 1, .time_limit = 1.5, .grace = 1};
+    Err e = {0};
+    if (driver_run(l, &o, NULL, &e) != DRIVER_DONE) fail_msg("%s", e.message);
+    assert_state(l, "a", STATE_DONE);
+    assert_state(l, "b", STATE_DONE);
+    assert_int_equal(cell_named(l, "a").tries, 2);
+    check_ledger(l);
+    ledger_close(&l);
+    snprintf(want, sizeof want, "\nscancel --name=isomoe-%s", id_of("a"));
+    char *calls = read_file(at("calls"), NULL);
+    assert_has(calls, want);
+    snprintf(want, sizeof want, "scancel --state=PENDING --name=isomoe-%s", id_of("b"));
+    assert_null(strstr(calls, want));
+    free(calls);
+    setenv("PATH", path, 1);
+    free(path);
+    free(folder);
+}
+
 /* A command that hangs is not waited for without end, and the next one runs. */
 static void test_stop_hangs(void **state)
 {
@@ -491,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_lock),       cmocka_unit_test(test_signals_of_child),
         cmocka_unit_test(test_cores),      cmocka_unit_test(test_last_words),
         cmocka_unit_test(test_stand_ins),  cmocka_unit_test(test_batch_stop),
+        cmocka_unit_test(test_batch_hangs),
         cmocka_unit_test(test_stop_hangs), cmocka_unit_test(test_environment),
         cmocka_unit_test(test_death),      cmocka_unit_test(test_mpi_stop),
         cmocka_unit_test(test_mpi),        cmocka_unit_test(test_slurm),

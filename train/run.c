@@ -248,10 +248,13 @@ int run_open(Run *r, const RunOptions *options, Err *e)
     if (run_folder_lock(r->folder, options->fresh, &r->lock, e)) return -1;
     if (find_start(r, options, e)) return -1;
     if (r->complete) return 0;
+    run_folder_sign(r->lock);
     if (open_data(r, e)) return -1;
+    run_folder_sign(r->lock);
     DeviceOptions device = {.threads = (int)r->config.train.threads};
     r->device = device_create(r->config.train.device, &device, e);
     if (!r->device || open_model(r, e)) return -1;
+    run_folder_sign(r->lock);
     DType type = r->config.train.precision ? DT_F32 : DT_BF16;
     r->matrix_peak = device_matrix_peak(r->device, type, PEAK_SECONDS);
     if (open_record(r, e) || open_routing(r, e)) return -1;

@@ -371,8 +371,8 @@ static void done(FILE *out, const Study *s)
 {
     char time[PLAN_COUNT];
     fprintf(out, "<h3>Finished cells</h3>\n");
-    open_table(out, "cell|kind|#N|#no embedding|#total|#D|#C|#own FLOPs|#rate|#tokens a step|#seed|"
-                    "#loss|#time|");
+    open_table(out, "cell|kind|#N|#no embedding|#total|#D|#C|#C_min|#own FLOPs|#rate|"
+                    "#tokens a step|#seed|#loss|#time|");
     for (int i = 0; i < s->cells; i++) {
         const LedgerCell *c = &s->cell[i];
         if (c->state != STATE_DONE) continue;
@@ -384,6 +384,7 @@ static void done(FILE *out, const Study *s)
         value_cell(out, c->cell.N_total);
         value_cell(out, c->cell.D);
         flops_cell(out, c->cell.C);
+        flops_cell(out, ledger_c_min(c, &s->critical));
         flops_cell(out, c->cell.own_flops);
         value_cell(out, study_rate(c));
         value_cell(out, study_batch(c));

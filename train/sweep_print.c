@@ -63,7 +63,8 @@ static void print_totals(const SweepConfig *s, const SweepTotals *t, FILE *out)
                 (long long)s->jobs);
 }
 
-void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, FILE *out)
+void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, const char *whose,
+                 FILE *out)
 {
     char number[PLAN_COUNT];
     double budget = -1;
@@ -84,7 +85,7 @@ void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, 
     SweepTotals t = sweep_totals(l);
     print_totals(s, &t, out);
     if (!held_out) return;
-    fprintf(out, "\nafter the fit, at the N that it predicts (here the prior's):\n");
+    fprintf(out, "\nthe check at the held-out budget, at %s:\n", whose);
     print_cell(held_out, out);
 }
 
@@ -123,7 +124,8 @@ static json_t *cell_json(const Cell *c)
         double value;
     } reals[] = {
         {"N", c->N}, {"N_no_embed", c->N_no_embed}, {"N_total", c->N_total}, {"D", c->D},
-        {"C", c->C}, {"own_flops", c->own_flops},
+        {"C", c->C}, {"own_flops", c->own_flops}, {"experts", c->experts}, {"top_k", c->top_k},
+        {"granularity", c->granularity}, {"sparsity", c->sparsity},
         {"deviation", c->budget > 0 ? c->C / c->budget - 1 : NAN}, {"lr", c->lr},
         {"lr_law_ratio", c->lr_law_ratio}, {"batch_law_ratio", c->batch_law_ratio},
         {"seconds", c->seconds},
