@@ -10,7 +10,7 @@ enum { WATCHED = 3 };
 
 typedef struct Watch { /* of a trainer: driver_watch.c */
     int64_t mark[WATCHED]; /* of its files, as last seen */
-    int64_t signs;         /* how often they changed since the start */
+    bool begun;            /* one of the run's own changed since the start */
     double looked;         /* log_seconds */
     double quiet, longest; /* seconds since the last sign; between any two */
 } Watch;

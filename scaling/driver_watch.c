@@ -27,15 +27,18 @@ static int64_t mark_of(Driver *d, const char *id, const char *suffix)
     return (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec + info.st_size;
 }
 
-/* Has anything changed since the last look? */
+/* Has anything changed since the last look? What a job's output holds may be the queue's words:
+ * that it has begun its own files tell. */
 static bool look(Driver *d, const Slot *s, Watch *w)
 {
     static const char *const files[WATCHED] = {"/lock", "/log.jsonl", ".out"};
     bool changed = false;
     for (int i = 0; i < WATCHED; i++) {
         int64_t mark = mark_of(d, s->cell.cell.id, files[i]);
-        changed = changed || mark != w->mark[i];
+        if (mark == w->mark[i]) continue;
         w->mark[i] = mark;
+        w->begun = w->begun || i < WATCHED - 1;
+        changed = true;
     }
     return changed;
 }
@@ -52,6 +55,7 @@ void driver_watch(Driver *d, Slot *s)
 {
     s->watch = (Watch){.looked = log_seconds()};
     look(d, s, &s->watch);
+    s->watch.begun = false;
 }
 
 bool driver_hangs(Driver *d, Slot *s)
@@ -59,13 +63,12 @@ bool driver_hangs(Driver *d, Slot *s)
     Watch *w = &s->watch;
     bool changed = look(d, s, w);
     double now = log_seconds(), since = fmin(now - w->looked, AT_ONCE * d->o.time_limit);
-    bool queued = d->mode.stop[0] && !w->signs; /* a job that has not begun yet */
+    bool queued = d->mode.stop[0] && !w->begun;
     w->looked = now;
     if (d->o.time_limit < 0) return false;
     w->quiet += since;
     if (changed || queued) {
-        if (w->signs) w->longest = fmax(w->longest, w->quiet);
-        w->signs += changed;
+        if (w->begun) w->longest = fmax(w->longest, w->quiet);
         w->quiet = 0;
         return false;
     }
