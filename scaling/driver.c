@@ -236,11 +236,13 @@ static int fill_slots(Driver *d)
 /* Asks a trainer to end, by SIGTERM or the mode's own commands; or ends it. */
 static void signal_slot(Driver *d, Slot *s, int number)
 {
-    bool far = d->mode.stop[0] != NULL; /* the process only waits for a job */
+    bool far = d->mode.ask != SIGTERM; /* the process only stands for a trainer */
     if (s->pid <= 0) return;
-    if (far) driver_stop_command(d, s, number == SIGKILL);
-    if (number == SIGTERM && !far) kill(s->pid, SIGTERM);
-    if (number == SIGKILL) kill(far ? s->pid : -s->pid, far ? SIGTERM : SIGKILL);
+    if (!d->mode.ask && !s->killed) driver_stop_command(d, s, number == SIGKILL);
+    if (number == SIGTERM && d->mode.ask) kill(s->pid, d->mode.ask);
+    if (number == SIGKILL && !far) kill(-s->pid, SIGKILL);
+    if (number == SIGKILL && far && !s->killed) kill(s->pid, SIGTERM);
+    if (number == SIGKILL) s->killed = true; /* at a second SIGTERM mpirun leaves its ranks alone */
     if (s->asked == 0) s->asked = log_seconds();
 }
 

@@ -23,6 +23,7 @@ typedef struct Slot {
     off_t output_from;    /* where this try's output begins */
     double asked;         /* log_seconds at which it got SIGTERM; 0: not */
     bool cancel, waiting; /* asked to be cancelled; waiting for the lock */
+    bool killed;          /* it got its last signal */
     bool hung;            /* got SIGTERM since it made no progress; why says so */
     char why[160];
     Watch watch;

@@ -8,7 +8,8 @@
 #   fake=fail-once       fails in its first start
 #   fake=mute            exits with 0 and writes no result
 #   fake=preempt-once    exits with 3 in its first start
-#   fake=stubborn        ignores SIGTERM
+#   fake=slow            takes 3 s to stop
+#   fake=stubborn        ignores SIGTERM and SIGUSR1
 #   fake=stranger        writes the result of another cell
 #   fake=nan             ends well, with a held-out loss that is not finite, at its full rate
 #   fake=hang-once       does nothing for a minute in its first start, and ignores SIGTERM
@@ -43,8 +44,8 @@ result() { # status loss
 
 mkdir -p "$out"
 stopped=
-trap 'stopped=1' TERM
-[ $fake = stubborn ] && trap '' TERM
+trap 'stopped=1' TERM USR1
+[ $fake = stubborn ] && trap '' TERM USR1
 exec 8>"$out/alone"
 flock -n 8 || log overlap
 [ -n "$from" ] && [ ! -e "$from/result.json" ] && log orphan
@@ -75,12 +76,13 @@ esac
 n=$(cat "$out/steps" 2>/dev/null || echo 0)
 n=${n:-0} # a signal to the group may have ended what reads it
 while [ "$n" -lt "$steps" ]; do
+    [ -n "$stopped" ] && [ $fake = slow ] && trap '' TERM USR1 && sleep 3
     [ -n "$stopped" ] && log stop && exit 3
     sleep "$pause"
     n=$((n + 1))
     echo "$n" >"$out/steps.$$" && mv "$out/steps.$$" "$out/steps"
 done
-trap '' TERM
+trap '' TERM USR1
 case $fake in
 diverge) case $cell in *@*) ;; *) result diverged null && exit 4 ;; esac ;;
 wreck) result diverged null && exit 4 ;;
