@@ -147,7 +147,7 @@ static int add_size(FirstPlan *p, double budget, int k, bool middle, Err *e)
     if (!size->budgets) set = study_setting(&p->y, size->m, D, D); /* a limit leaves it out */
     for (int v = 0; v < size_max(1, s->n_variants); v++) {
         CellWish w = {CELL_POINT, size->m, set, s->n_variants ? &s->variant[v] : NULL, s->seed,
-                      budget, 0, 1};
+                      budget, 0, 1, false};
         for (int i = 0; i < (middle ? (int)s->seeds : 1); i++, w.seed++)
             if (add_point(p, &w, size, v, e)) return -1;
         w.kind = CELL_CHECK;
@@ -201,7 +201,7 @@ int sweep_held_out(const SweepConfig *s, const CellInspector *i, double N, CellL
                                  : family_nearest(&y.family, sweep_centre(s, C), INFINITY);
     double D = study_tokens(&y, m, C);
     CellWish w = {CELL_CHECK, m, study_setting(&y, m, D, D),
-                  s->n_variants ? &s->variant[0] : NULL, s->seed, C, 0, 1};
+                  s->n_variants ? &s->variant[0] : NULL, s->seed, C, 0, 1, false};
     Cell c;
     int rc = cell_build(&y, &w, &c, e);
     if (!rc) rc = cell_list_add(more, &c, e);

@@ -28,9 +28,15 @@ typedef struct CellInspector {
  * configuration is wrong, or no model of the family exists. */
 int sweep_cells(const SweepConfig *s, const CellInspector *i, CellList *out, Err *e);
 
+/* Gives a cell that is left out a name and an id of its own in the record, so that the cell itself
+ * can be added when a limit is lifted. */
+void cell_leave_out(Cell *c);
+
 /* What is to be added now that `have` (n) ended so: sizes at the edges of budgets whose least loss
  * is not yet bracketed by two on each side, within the study's limit; nothing when all is done, and
- * nothing at a budget that still has cells to run, or in which one was cancelled. */
+ * nothing at a budget that still has cells to run, or in which one was cancelled. A size that its
+ * trunk's rate would bend beyond limits.ratio is trained alone; one that cannot be run at all is
+ * added as left out (cell_leave_out), and the next call goes past it. */
 int sweep_more(const SweepConfig *s, const CellInspector *i, const LedgerCell *have, int n,
                CellList *more, Err *e);
 
@@ -39,6 +45,7 @@ typedef struct SweepBracket { /* of a budget, and of a variant */
     const char *variant; /* of the configuration; NULL: none */
     int below, above;    /* finished sizes below and above the one of least loss */
     bool any;            /* one is finished at all */
+    char why[832];       /* why it lacks two on a side; "": it has them */
 } SweepBracket;
 
 /* How far each least loss is bracketed; out: SWEEP_BUDGETS SWEEP_VARIANTS of them, *count filled.
