@@ -5,6 +5,7 @@
 #include "scaling/cells.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -187,6 +188,16 @@ int sweep_cells(const SweepConfig *s, const CellInspector *i, CellList *out, Err
     return rc;
 }
 
+/* A model further from N than sizes stand apart would be another run than the one asked for. */
+static void check_distance(const SweepConfig *s, double N, double taken, Cell *c)
+{
+    double apart = fabs(log(taken / N)), most = log(s->spacing) / 2;
+    if (apart > most)
+        snprintf(c->left_out, sizeof c->left_out,
+                 "the family has no model within half a spacing of %.4g parameters: the nearest "
+                 "has %.4g", N, taken);
+}
+
 int sweep_held_out(const SweepConfig *s, const CellInspector *i, double N, CellList *more, Err *e)
 {
     Study y;
@@ -204,6 +215,8 @@ int sweep_held_out(const SweepConfig *s, const CellInspector *i, double N, CellL
                   s->n_variants ? &s->variant[0] : NULL, s->seed, C, 0, 1, false};
     Cell c;
     int rc = cell_build(&y, &w, &c, e);
+    if (!rc && N > 0) check_distance(s, N, (double)m->params.active, &c);
+    if (!rc && !(N > 0)) check_distance(s, sweep_centre(s, C), m->N, &c);
     if (!rc) rc = cell_list_add(more, &c, e);
     study_close(&y);
     return rc;

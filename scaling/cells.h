@@ -55,7 +55,7 @@ int sweep_brackets(const SweepConfig *s, const CellInspector *i, const LedgerCel
 
 /* The check at sweep.held_out times the largest budget, trained alone: the family's model nearest
  * to N activated parameters with embedding and head, as a ledger's runs are fitted; 0: to the
- * prior's optimum. */
+ * prior's optimum. Further than half a spacing from it: left out. Of variants the first. */
 int sweep_held_out(const SweepConfig *s, const CellInspector *i, double N, CellList *more, Err *e);
 
 typedef struct SweepTotals {

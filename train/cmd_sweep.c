@@ -47,7 +47,7 @@ static int check_options(const Arguments *a, int what, Err *e)
     return err_hint(e, "known are local, mpi, srun, sbatch");
 }
 
-static int print_plan(const SweepConfig *s, const CellList *l, const Cell *held_out, bool json,
+static int print_plan(const SweepConfig *s, const CellList *l, SweepHeldOut held_out, bool json,
                       Err *e)
 {
     if (json) return json_out_print(sweep_json(s, l, held_out), e);
@@ -65,9 +65,11 @@ static int dry_run(const SweepConfig *s, const CellInspector *i, CellList *cells
     bool wrong = check && sweep_held_out(s, i, a->real[OPT_HELD_OUT], &held_out, e);
     if (!wrong && a->number[OPT_MEASURE])
         wrong = sweep_program(program, e) || sweep_measure(s, program, cells, e);
+    else if (!wrong)
+        wrong = sweep_times_kept(s, cells, e);
     if (!wrong) sweep_warn(s, cells);
     if (!wrong)
-        code = print_plan(s, cells, held_out.count ? held_out.cell : NULL,
+        code = print_plan(s, cells, (SweepHeldOut){held_out.cell, a->real[OPT_HELD_OUT]},
                           a->number[OPT_JSON] != 0, e);
     cell_list_clear(&held_out);
     return code;

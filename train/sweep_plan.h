@@ -19,6 +19,9 @@ CellInspector sweep_inspector(const char *base);
  * is an error before a cell fails for it. */
 int sweep_data(const SweepConfig *s, const CellList *l, Err *e);
 
+/* Fills `seconds` of the cells whose times FOLDER/measured.json keeps; runs and makes nothing. */
+int sweep_times_kept(const SweepConfig *s, CellList *l, Err *e);
+
 /* Fills `seconds` of every cell that is run: ten steps of each size and batch are trained by
  * `program` below `folder`, one after the other with `cores` threads, and what comes beside the
  * steps (start, held-out loss, checkpoint) is measured too. Measurements of the same configuration

@@ -28,7 +28,8 @@ int sweep_program(char *out, Err *e)
 
 /* ---- Running ----------------------------------------------------------------------------------*/
 
-static int add_cells(Ledger *l, const CellList *cells, Err *e)
+/* With the times that were measured: the first estimate of the end. */
+static int add_cells(Ledger *l, const SweepRun *r, const CellList *cells, Err *e)
 {
     CellList list = {0};
     int added, rc = 0;
@@ -37,6 +38,7 @@ static int add_cells(Ledger *l, const CellList *cells, Err *e)
         if (c.left_out[0]) cell_leave_out(&c);
         rc = cell_list_add(&list, &c, e);
     }
+    if (!rc) rc = sweep_times_kept(r->s, &list, e);
     if (!rc) rc = ledger_add(l, &list, &added, e);
     if (!rc && added < list.count)
         log_info("%d of %d cells stand in the record already", list.count - added, list.count);
@@ -218,13 +220,17 @@ int sweep_run(const SweepRun *r, const CellList *cells, Err *e)
     DriverCalls calls = {.self = (void *)(uintptr_t)r, .more = more, .progress = show};
     int code = EXIT_FAILED;
     if (check_runnable(r, cells, e)) return EXIT_FAILED;
+    for (int i = 0; i < cells->count && !r->adapt; i++)
+        log_info("%s: the check is %s: %.6g activated parameters, %.6g tokens%s", s->name,
+                 cells->cell[i].name, cells->cell[i].N, cells->cell[i].D,
+                 s->n_variants ? "; of the variants the first only" : "");
     bool local = !strcmp(r->mode->name, "local"); /* elsewhere the data may lie elsewhere */
     if (local && sweep_data(s, cells, e)) return EXIT_FAILED;
     if (sweep_program(program, e) || io_make_dirs(s->out, e) || keep_base(s, e))
         return EXIT_FAILED;
     Ledger *l = ledger_open(s->out, false, e);
     if (!l) return EXIT_FAILED;
-    if (!add_cells(l, cells, e) && !ledger_note_set(l, "name", s->name, e)) {
+    if (!add_cells(l, r, cells, e) && !ledger_note_set(l, "name", s->name, e)) {
         DriverEnd end = driver_run(l, &o, &calls, e);
         if (end == DRIVER_STOPPED) code = EXIT_STOPPED;
         if (end == DRIVER_DONE) code = sum_up(l, r, cells, e);
