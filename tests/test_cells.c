@@ -329,7 +329,7 @@ static void test_held_out(void **state)
         assert_has(l.cell[0].left_out, "no model within half a spacing of ");
         cell_list_clear(&l);
     }
-    for (double N = 20000; N < 60000; N *= 1.05) {
+    for (double N = 20000; N < 100000; N *= 1.05) {
         if (sweep_held_out(&s, &i, N, &l, &e)) fail_msg("%s", e.message);
         bool near = fabs(log(l.cell[0].N / N)) <= log(1.4) / 2;
         assert_true(near == !l.cell[0].left_out[0]);
