@@ -93,6 +93,7 @@ void cell_name(char *out, const CellWish *w)
     snprintf(size, sizeof size, "d%lldx%lld-s%lld", (long long)c->d_model,
              (long long)c->n_layers, (long long)w->seed);
     if (w->variant) snprintf(mark, sizeof mark, "@%.*s", VARIANT_NAME - 1, w->variant->name);
+    if (w->alone) snprintf(end, sizeof end, "-alone");
     if (w->rate_factor != 1) snprintf(end, sizeof end, "-r%.4g", w->rate_factor);
     const char *front = w->kind == CELL_CHECK && !end[0] ? "check-C" : "C";
     if (w->kind == CELL_TRUNK)
@@ -101,6 +102,13 @@ void cell_name(char *out, const CellWish *w)
         snprintf(text, sizeof text, "%s%s-%s%s%s", front, short_number(number, w->budget), size,
                  end, mark);
     snprintf(out, CELL_NAME, "%.*s", CELL_NAME - 1, text);
+}
+
+void cell_leave_out(Cell *c)
+{
+    size_t n = strlen(c->name);
+    snprintf(c->name + n, sizeof c->name - n, " (left out)");
+    hash_hex(hash_more(hash_bytes(c->id, strlen(c->id)), c->name, strlen(c->name)), c->id);
 }
 
 void cell_variant(const char *name, char *out)

@@ -48,6 +48,7 @@ typedef struct CellWish {
     double budget;               /* of a trunk: 0 */
     int64_t steps;               /* of a trunk: where it ends */
     double rate_factor;          /* on set.lr; 1 but for checks */
+    bool alone;                  /* a point beside its size's trunk: on laws of its own */
 } CellWish;
 
 /* Fills *c, without parent. A configuration that is refused, or a limit: c->left_out. Err: the

@@ -5,6 +5,7 @@
 #include "scaling/cells.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -165,7 +166,7 @@ static int add_size(FirstPlan *p, double budget, int k, bool middle, Err *e)
     if (!size->budgets) set = study_setting(&p->y, size->m, D, D); /* a limit leaves it out */
     for (int v = 0; v < size_max(1, s->n_variants); v++) {
         CellWish w = {CELL_POINT, size->m, set, s->n_variants ? &s->variant[v] : NULL, s->seed,
-                      budget, 0, 1};
+                      budget, 0, 1, false};
         for (int i = 0; i < (middle ? (int)s->seeds : 1); i++, w.seed++)
             if (add_point(p, &w, size, v, e)) return -1;
         w.kind = CELL_CHECK;
@@ -222,14 +223,28 @@ static double held_out_budget(const SweepConfig *s)
     return s->held_out * s->budget[s->n_budgets - 1];
 }
 
-static int add_held_out(const Study *y, const FamilyModel *m, CellList *more, Err *e)
+/* A model further from N than sizes stand apart would be another run than the one asked for. */
+static void check_distance(const SweepConfig *s, double N, double taken, Cell *c)
+{
+    double apart = fabs(log(taken / N)), most = log(s->spacing) / 2;
+    if (apart > most)
+        snprintf(c->left_out, sizeof c->left_out,
+                 "the family has no model within half a spacing of %.4g parameters: the nearest "
+                 "has %.4g", N, taken);
+}
+
+/* asked, taken: N in the same sense; asked NaN: nothing in particular. */
+static int add_held_out(const Study *y, const FamilyModel *m, double asked, double taken,
+                        CellList *more, Err *e)
 {
     const SweepConfig *s = y->s;
     double C = held_out_budget(s), D = study_tokens(y, m, C);
     CellWish w = {CELL_CHECK, m, study_setting(y, m, D, D),
-                  s->n_variants ? &s->variant[0] : NULL, s->seed, C, 0, 1};
+                  s->n_variants ? &s->variant[0] : NULL, s->seed, C, 0, 1, false};
     Cell c;
-    return cell_build(y, &w, &c, e) || cell_list_add(more, &c, e) ? -1 : 0;
+    if (cell_build(y, &w, &c, e)) return -1;
+    check_distance(s, asked, taken, &c);
+    return cell_list_add(more, &c, e);
 }
 
 int sweep_held_out(const SweepConfig *s, const CellInspector *i, double N, CellList *more, Err *e)
@@ -240,7 +255,8 @@ int sweep_held_out(const SweepConfig *s, const CellInspector *i, double N, CellL
     const FamilyModel *m = N > 0 ? family_nearest_active(&y.family, N)
                                  : family_nearest(&y.family, sweep_centre(s, held_out_budget(s)),
                                                   INFINITY);
-    int rc = add_held_out(&y, m, more, e);
+    double asked = N > 0 ? N : sweep_centre(s, held_out_budget(s));
+    int rc = add_held_out(&y, m, asked, N > 0 ? (double)m->params.active : m->N, more, e);
     study_close(&y);
     return rc;
 }
@@ -264,7 +280,7 @@ int sweep_held_out_best(const SweepConfig *s, const CellInspector *i, const Cell
         least = loss;
         best = m;
     }
-    int rc = best ? add_held_out(&y, best, more, e)
+    int rc = best ? add_held_out(&y, best, NAN, NAN, more, e)
                   : err_set(e, "%s: the fit predicts no loss for any model of the family", s->name);
     study_close(&y);
     return rc;

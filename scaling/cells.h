@@ -38,9 +38,15 @@ int sweep_cells_of(const SweepConfig *s, const CellInspector *i, const LedgerCel
  * becomes that cell. */
 void cell_be_recorded(Cell *c, const LedgerCell *have, int n);
 
+/* Gives a cell that is left out a name and an id of its own in the record, so that the cell itself
+ * can be added when a limit is lifted. */
+void cell_leave_out(Cell *c);
+
 /* What is to be added now that `have` (n) ended so: sizes at the edges of budgets whose least loss
  * is not yet bracketed by two on each side, within the study's limit; nothing when all is done, and
- * nothing at a budget that still has cells to run, or in which one was cancelled. */
+ * nothing at a budget that still has cells to run, or in which one was cancelled. A size that its
+ * trunk's rate would bend beyond limits.ratio is trained alone; one that cannot be run at all is
+ * added as left out (cell_leave_out), and the next call goes past it. */
 int sweep_more(const SweepConfig *s, const CellInspector *i, const LedgerCell *have, int n,
                CellList *more, Err *e);
 
@@ -49,6 +55,7 @@ typedef struct SweepBracket { /* of a budget, and of a variant */
     const char *variant; /* of the configuration; NULL: none */
     int below, above;    /* finished sizes below and above the one of least loss */
     bool any;            /* one is finished at all */
+    char why[832];       /* why it lacks two on a side; "": it has them */
 } SweepBracket;
 
 /* How far each least loss is bracketed; out: SWEEP_BUDGETS SWEEP_VARIANTS of them, *count filled.
@@ -58,7 +65,7 @@ int sweep_brackets(const SweepConfig *s, const CellInspector *i, const LedgerCel
 
 /* The check at sweep.held_out times the largest budget, trained alone: the family's model nearest
  * to N activated parameters with embedding and head, as a ledger's runs are fitted; 0: to the
- * prior's optimum. */
+ * prior's optimum. Further than half a spacing from it: left out. Of variants the first. */
 int sweep_held_out(const SweepConfig *s, const CellInspector *i, double N, CellList *more, Err *e);
 
 typedef struct CellLoss { /* what a fit predicts for a run of c's N, N_total, D and experts */

@@ -325,6 +325,19 @@ static void test_held_out(void **state)
     assert_true(fabs(l.cell[0].C / 3.6e12 - 1) <= 0.005);
     assert_true(fabs(log(l.cell[0].N / 200000)) < 0.05); /* with embedding and head */
     cell_list_clear(&l);
+    static const double far[] = {200000, 0}; /* asked for, and of the prior */
+    read_sweep(&s, (const char *const[]){"sweep.held_out=3000", "family.width_max=40", NULL});
+    for (int k = 0; k < 2; k++) { /* half of 1.4 away is the most */
+        if (sweep_held_out(&s, &i, far[k], &l, &e)) fail_msg("%s", e.message);
+        assert_has(l.cell[0].left_out, "no model within half a spacing of ");
+        cell_list_clear(&l);
+    }
+    for (double N = 20000; N < 100000; N *= 1.05) {
+        if (sweep_held_out(&s, &i, N, &l, &e)) fail_msg("%s", e.message);
+        bool near = fabs(log(l.cell[0].N / N)) <= log(1.4) / 2;
+        assert_true(near == !l.cell[0].left_out[0]);
+        cell_list_clear(&l);
+    }
     read_sweep(&s, NULL);
     assert_int_equal(sweep_held_out(&s, &i, 200000, &l, &e), -1);
     assert_has(e.message, "sweep.held_out is 0");

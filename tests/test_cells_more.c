@@ -37,7 +37,7 @@ static void ask(const SweepConfig *s, const Ended *r, CellList *more)
     if (sweep_more(s, &i, r->cell, r->count, more, &e)) fail_msg("%s", e.message);
 }
 
-/* Sizes below and above the least loss of a budget. */
+/* Sizes below and above the least loss of a budget, in the order of centre.count. */
 static int bracket(const Ended *r, double budget, int *below, int *above)
 {
     double N = 0, least = INFINITY;
@@ -50,21 +50,21 @@ static int bracket(const Ended *r, double budget, int *below, int *above)
         n++;
         if (c->result.loss < least) {
             least = c->result.loss;
-            N = c->cell.N;
+            N = c->cell.N_no_embed;
         }
     }
     for (int i = 0; i < r->count; i++) {
         const LedgerCell *c = &r->cell[i];
         if (c->cell.kind != CELL_POINT || c->cell.budget != budget || c->state != STATE_DONE)
             continue;
-        *below += c->cell.N < N;
-        *above += c->cell.N > N;
+        *below += c->cell.N_no_embed < N;
+        *above += c->cell.N_no_embed > N;
     }
     return n;
 }
 
-/* The same by sweep_brackets. */
-static void check_brackets(const SweepConfig *s, const Ended *r)
+/* The same by sweep_brackets, (SWEEP_BUDGETS SWEEP_VARIANTS); which says why where they lack. */
+static const SweepBracket *check_brackets(const SweepConfig *s, const Ended *r)
 {
     static SweepBracket b[SWEEP_BUDGETS * SWEEP_VARIANTS];
     SweepSource source = {.base = s->base};
@@ -77,10 +77,15 @@ static void check_brackets(const SweepConfig *s, const Ended *r)
         bracket(r, s->budget[j], &below, &above);
         assert_true(b[j].budget == s->budget[j] && b[j].any && !b[j].variant);
         assert_true(b[j].below == below && b[j].above == above);
+        assert_true((b[j].why[0] == 0) == (below >= 2 && above >= 2));
     }
+    return b;
 }
 
-/* What was added is new, and begins from a trunk of its size with the same rate and batch. */
+static bool is_alone(const Cell *c) { return strstr(c->name, "-alone") != NULL; }
+
+/* What was added is new, and begins from a trunk of its size with the same rate and batch; or is
+ * alone, on the laws; or is left out under a name of its own. */
 static void check_added(const Ended *r, const CellList *more)
 {
     for (int i = 0; i < more->count; i++) {
@@ -90,13 +95,17 @@ static void check_added(const Ended *r, const CellList *more)
             assert_string_not_equal(c->name, other->name);
             assert_string_not_equal(c->id, other->id);
             if (!strcmp(other->id, c->parent)) parent = other;
-            if (other->N == c->N) assert_true(other->lr == c->lr && other->batch == c->batch);
+            if (other->N == c->N && !is_alone(c) && !is_alone(other) && !c->left_out[0] &&
+                !other->left_out[0])
+                assert_true(other->lr == c->lr && other->batch == c->batch);
         }
         for (int k = 0; k < i; k++)
             if (!strcmp(more->cell[k].id, c->parent)) parent = &more->cell[k];
-        assert_true(!c->left_out[0]);
+        assert_true((c->left_out[0] != 0) == (strstr(c->name, " (left out)") != NULL));
+        if (c->left_out[0]) continue;
         assert_true((parent != NULL) == (c->parent[0] != 0));
-        if (c->kind == CELL_POINT) assert_non_null(parent);
+        assert_true((parent != NULL) != is_alone(c) || c->kind == CELL_TRUNK);
+        if (is_alone(c)) assert_true(fabs(c->lr_law_ratio - 1) < 0.004);
         if (parent) {
             assert_true(parent->kind == CELL_TRUNK && parent->N == c->N);
             assert_true(parent->steps < c->steps && parent->lr == c->lr);
@@ -106,35 +115,83 @@ static void check_added(const Ended *r, const CellList *more)
     }
 }
 
-/* However far off the prior is, on either side; with a law that depends on D. */
+/* To the end of the search. */
+static void search(const SweepConfig *s, Ended *r, double best)
+{
+    CellList l;
+    r->count = 0;
+    plan_cells(s, &l);
+    for (int rounds = 0; l.count; rounds++) {
+        assert_true(rounds < 24);
+        take(r, &l, best);
+        cell_list_clear(&l);
+        ask(s, r, &l);
+        check_added(r, &l);
+    }
+}
+
+/* However far off the prior is, on either side; with a law that depends on D, so that trunks serve
+ * all that is added, or so strongly that some sizes are trained alone. */
 static void test_bracketed(void **state)
 {
     static const double best[] = {6000, 10000, 14000, 20000, 35000};
+    static const char *const laws[][2] = {{"rate.value=0.02", "rate.exp_d=-0.1"},
+                                          {"rate.value=0.5", "rate.exp_d=-0.5"}};
+    int alone[2] = {0, 0};
     (void)state;
-    for (int b = 0; b < 5; b++) {
+    for (int b = 0; b < 10; b++) {
         static Ended r;
         SweepConfig s;
-        CellList l;
-        int rounds = 0;
-        r.count = 0;
-        CELLS(&s, &l, "sweep.adaptive=12", "rate.law=power", "rate.value=0.02", "rate.exp_d=-0.1");
-        take(&r, &l, best[b]);
-        cell_list_clear(&l);
-        for (;;) {
-            ask(&s, &r, &l);
-            if (!l.count) break;
-            check_added(&r, &l);
-            take(&r, &l, best[b]);
-            cell_list_clear(&l);
-            assert_true(++rounds < 12);
-        }
+        read_sweep(&s, (const char *const[]){"sweep.adaptive=12", "rate.law=power", laws[b / 5][0],
+                                             laws[b / 5][1], NULL});
+        search(&s, &r, best[b % 5]);
         check_brackets(&s, &r);
+        for (int i = 0; i < r.count; i++) alone[b / 5] += is_alone(&r.cell[i].cell);
         for (int j = 0; j < s.n_budgets; j++) {
             int below, above, n = bracket(&r, s.budget[j], &below, &above);
             if (below < 2 || above < 2)
-                fail_msg("best %g, budget %d: %d below, %d above", best[b], j, below, above);
+                fail_msg("case %d, budget %d: %d below, %d above", b, j, below, above);
             assert_true(n <= 15);
         }
+    }
+    assert_true(!alone[0] && alone[1] > 0);
+}
+
+/* Sizes that cannot be run are passed by and stand in the record; where they keep a least loss from
+ * being bracketed the study says so. */
+static void test_passed_by(void **state)
+{
+    static const struct {
+        const char *words[4], *why;
+        double best;
+        int bracketed, left_out; /* budgets; sizes that the search left out at most */
+    } cases[] = {
+        {{"limits.max_params=40000"}, "parameters, above limits.max_params 40000", 35000, 0, 3},
+        {{"limits.min_params=20000"}, "parameters, below limits.min_params 20000", 3000, 0, 3},
+        {{"batch.law=porian", "batch.factor=40", "batch.rounding=2", "batch.value=0"},
+         "miss the budget", 35000, 0, 3 * 13},
+        {{"batch.law=porian", "batch.factor=2", "batch.rounding=2", "batch.value=0"},
+         "miss the budget", 14000, 2, 3 * 9},
+        {{"family.width_max=40"}, "the family has no size further above", 1e6, 0, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static Ended r;
+        SweepConfig s;
+        bool said = false;
+        int left_out = 0, all = 0;
+        const char *const *w = cases[i].words;
+        read_sweep(&s, (const char *const[]){"sweep.adaptive=12", w[0], w[1], w[2], w[3],
+                                             NULL});
+        search(&s, &r, cases[i].best);
+        const SweepBracket *b = check_brackets(&s, &r);
+        for (int j = 0; j < s.n_budgets; j++) {
+            said = said || strstr(b[j].why, cases[i].why);
+            all += !b[j].why[0];
+        }
+        for (int k = 0; k < r.count; k++) left_out += strstr(r.cell[k].cell.name, "left out)") != 0;
+        if (!said || all != cases[i].bracketed || left_out > cases[i].left_out)
+            fail_msg("case %zu: %d bracketed, %d left out", i, all, left_out);
     }
 }
 
@@ -262,7 +319,8 @@ static void test_alone_on_the_laws(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bracketed), cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_bracketed), cmocka_unit_test(test_passed_by),
+        cmocka_unit_test(test_limit),
         cmocka_unit_test(test_states), cmocka_unit_test(test_cancelled),
         cmocka_unit_test(test_alone_on_the_laws),
     };

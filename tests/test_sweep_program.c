@@ -205,6 +205,39 @@ static void test_warnings(void **state)
     assert_has(program_err, "1.00 G FLOPs: no size can be run");
 }
 
+/* The plan has each cell's FLOPs, and says which run the check behind the fit would be; one far
+ * from what was asked for is refused. */
+static void test_check_named(void **state)
+{
+    char text[4096];
+    (void)state;
+    const char *study = write_study();
+    RUN_CODE(0, "sweep", study, "--dry-run");
+    assert_has(program_out, "(here the prior's): asked for 9.00 K activated without");
+    const char *row = strstr(program_out, "\nC1e9-");
+    assert_non_null(row);
+    snprintf(text, sizeof text, "%.*s", (int)strcspn(row + 1, "\n"), row + 1);
+    if (!strstr(text, " G ") && !strstr(text, " M ")) fail_msg("%s", text); /* C, nothing else */
+    RUN_CODE(0, "sweep", study, "--dry-run", "--held-out", "8000");
+    assert_has(program_out, "of --held-out: asked for 8.00 K activated, taken ");
+    assert_null(strstr(program_out, "prior's"));
+    RUN_CODE(0, "sweep", study, "--dry-run", "--held-out", "1e7", "--json");
+    json_t *plan = printed();
+    const char *why = json_string_value(
+        json_object_get(json_object_get(plan, "held_out"), "left_out"));
+    assert_true(why && number(plan, "held_out_asked") == 1e7);
+    assert_has(why, "no model within half a spacing of 1e+07 parameters");
+    json_decref(plan);
+    RUN_CODE(1, "sweep", study, "--held-out", "1e7");
+    assert_has(program_err, "cannot be run: the family has no model within half a spacing");
+    char *whole = read_file(study, NULL);
+    snprintf(text, sizeof text, "%svariants: [{name: a}, {name: b}]\n", whole);
+    free(whole);
+    write_file(at("two.yaml"), text);
+    RUN_CODE(0, "sweep", at("two.yaml"), "--dry-run", "--held-out", "8000");
+    assert_has(program_out, ", of the variants only a:");
+}
+
 /* Data that is not there is found before anything is made, of a variant too. */
 static void test_data(void **state)
 {
@@ -251,13 +284,32 @@ static void test_diverged(void **state)
     assert_has(program_err, "no point is done: all were left out, cancelled or diverged");
 }
 
+/* A sweep whose sizes were measured has an end in sight from its first cell on. */
+static void check_estimates(const char *study, const char *folder, double sum)
+{
+    Err e = {0};
+    LedgerCell *cell;
+    int n;
+    double seconds = 0;
+    RUN_CODE(0, "sweep", study, folder, "sweep.adaptive=0");
+    assert_null(strstr(program_err, "time not known"));
+    Ledger *l = ledger_open(at("measured"), true, &e);
+    if (!l || ledger_cells(l, &cell, &n, &e)) fail_msg("%s", e.message);
+    for (int i = 0; i < n; i++) seconds += cell[i].cell.seconds;
+    if (!(fabs(seconds / sum - 1) < 1e-9)) fail_msg("%g s in the record, %g planned", seconds, sum);
+    free(cell);
+    ledger_close(&l);
+}
+
 /* Ten steps of each size; kept for the next time. Times on a loaded machine are not judged here. */
 static void test_measure(void **state)
 {
     (void)state;
     const char *study = write_study();
-    const char *const words[] = {"sweep", study, "sweep.adaptive=0", "--dry-run", "--json",
-                                 "--measure", NULL};
+    char folder[PATH * 2];
+    snprintf(folder, sizeof folder, "sweep.out=%s", at("measured"));
+    const char *const words[] = {"sweep", study, folder, "sweep.adaptive=0", "--dry-run",
+                                 "--json", "--measure", NULL};
     signal(SIGCHLD, SIG_IGN); /* as some parents hand it on */
     pid_t pid = program_start(words);
     signal(SIGCHLD, SIG_DFL);
@@ -273,17 +325,22 @@ static void test_measure(void **state)
     double sum = number(json_object_get(plan, "totals"), "seconds");
     assert_true(sum > 0);
     json_decref(plan);
-    RUN_CODE(0, "sweep", study, "sweep.adaptive=0", "--dry-run", "--json",
+    RUN_CODE(0, "sweep", study, folder, "sweep.adaptive=0", "--dry-run", "--json",
              "--measure");
     assert_null(strstr(program_err, "s a step"));
     plan = printed();
     assert_true(number(json_object_get(plan, "totals"), "seconds") == sum);
     json_decref(plan);
+    RUN_CODE(0, "sweep", study, folder, "sweep.adaptive=0", "--dry-run", "--json"); /* kept */
+    plan = printed();
+    assert_true(number(json_object_get(plan, "totals"), "seconds") == sum);
+    json_decref(plan);
+    check_estimates(study, folder, sum);
     FILE *base = fopen(at("base.yaml"), "a"); /* another base under the same name */
     assert_non_null(base);
     fputs("# another text\n", base);
     assert_int_equal(fclose(base), 0);
-    RUN_CODE(0, "sweep", study, "sweep.adaptive=0", "--dry-run", "--json",
+    RUN_CODE(0, "sweep", study, folder, "sweep.adaptive=0", "--dry-run", "--json",
              "--measure");
     assert_has(program_err, "s a step");
 }
@@ -401,7 +458,8 @@ int main(void)
         cmocka_unit_test(test_measure), cmocka_unit_test(test_stranger),
         cmocka_unit_test(test_table),   cmocka_unit_test(test_options),
         cmocka_unit_test(test_misuse),  cmocka_unit_test(test_nothing_to_run),
-        cmocka_unit_test(test_warnings), cmocka_unit_test(test_data),
+        cmocka_unit_test(test_warnings), cmocka_unit_test(test_check_named),
+        cmocka_unit_test(test_data),
         cmocka_unit_test(test_diverged),
     };
     return cmocka_run_group_tests(tests, begin_all, help_end);

@@ -65,14 +65,11 @@ static int check_options(const Arguments *a, int what, Err *e)
     return err_hint(e, "known are local, mpi, srun, sbatch");
 }
 
-static int print_plan(const SweepConfig *s, const CellList *l, const Cell *held_out,
-                      const Arguments *a, Err *e)
+static int print_plan(const SweepConfig *s, const CellList *l, SweepHeldOut held_out, bool json,
+                      Err *e)
 {
-    const char *whose = held_out_by_fit(a)      ? "the N that the fit predicts"
-                        : a->text[OPT_HELD_OUT] ? "the N that was given"
-                                                : "the prior's N (a fit comes after the study)";
-    if (a->number[OPT_JSON]) return json_out_print(sweep_json(s, l, held_out), e);
-    sweep_print(s, l, held_out, whose, stdout);
+    if (json) return json_out_print(sweep_json(s, l, held_out), e);
+    sweep_print(s, l, held_out, stdout);
     return stdout_finish(e);
 }
 
@@ -95,9 +92,14 @@ static int dry_run(const SweepRun *r, CellList *cells, const Arguments *a, Err *
     bool wrong = plan_held_out(r, a, &held_out, e);
     if (!wrong && a->number[OPT_MEASURE])
         wrong = sweep_program(program, e) || sweep_measure(s, program, cells, e);
+    else if (!wrong)
+        wrong = sweep_times_kept(s, cells, e);
     if (!wrong) sweep_warn(s, cells);
     if (!wrong)
-        code = print_plan(s, cells, held_out.count ? held_out.cell : NULL, a, e);
+        code = print_plan(s, cells,
+                          (SweepHeldOut){held_out.count ? held_out.cell : NULL,
+                                         held_out_by_fit(a) ? NAN : held_out_size(a)},
+                          a->number[OPT_JSON] != 0, e);
     cell_list_clear(&held_out);
     return code;
 }

@@ -153,17 +153,19 @@ static int measure(const Measuring *m, const Cell *c, Measured *out, Err *e)
     return io_remove_tree(m->run, e);
 }
 
-/* The cell's times, kept or measured now. */
+/* The cell's times, kept or measured now; without a program those that are not kept are NaN. */
 static int times_of(Measuring *m, const Cell *c, Measured *out, Err *e)
 {
     char key[HASH_HEX], path[IO_PATH_MAX];
     if (key_of(m, c, key, e)) return -1;
     const json_t *kept = json_object_get(m->kept, key);
+    *out = (Measured){NAN, NAN};
     if (json_is_array(kept) && json_array_size(kept) == 2) {
         *out = (Measured){json_number_value(json_array_get(kept, 0)),
                           json_number_value(json_array_get(kept, 1))};
         return 0;
     }
+    if (!m->program) return 0;
     if (measure(m, c, out, e)) return -1;
     log_info("%s: %.4g s a step, %.3g s beside the steps", c->name, out->step, out->beside);
     json_object_set_new(m->kept, key, json_pack("[f, f]", out->step, out->beside));
@@ -178,13 +180,18 @@ static const Cell *parent_of(const CellList *l, const Cell *c)
     return NULL;
 }
 
+int sweep_times_kept(const SweepConfig *s, CellList *l, Err *e)
+{
+    return sweep_measure(s, NULL, l, e);
+}
+
 int sweep_measure(const SweepConfig *s, const char *program, CellList *l, Err *e)
 {
     Measuring m = {.s = s, .program = program};
     char path[IO_PATH_MAX];
     int rc = 0;
     snprintf(m.folder, sizeof m.folder, "%s", s->out);
-    if (io_make_dirs(m.folder, e) || io_join(m.run, m.folder, "measure", e) ||
+    if ((program && io_make_dirs(m.folder, e)) || io_join(m.run, m.folder, "measure", e) ||
         io_join(path, m.folder, "measured.json", e))
         return -1;
     m.kept = json_load_file(path, 0, NULL); /* missing or damaged: all is measured */
@@ -198,7 +205,8 @@ int sweep_measure(const SweepConfig *s, const char *program, CellList *l, Err *e
         Measured t = {0};
         if (c->left_out[0]) continue;
         rc = times_of(&m, c, &t, e);
-        if (!rc) c->seconds = t.beside + t.step * (double)(c->steps - (parent ? parent->steps : 0));
+        double steps = (double)(c->steps - (parent ? parent->steps : 0));
+        if (!rc && t.step > 0) c->seconds = t.beside + t.step * steps;
     }
     json_decref(m.kept);
     return rc;

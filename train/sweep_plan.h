@@ -34,6 +34,9 @@ CellInspector sweep_inspector(SweepSource *source);
  * its runs says that it trained on other data, that is an error too. */
 int sweep_data(const SweepConfig *s, const CellList *l, const LedgerCell *have, int n, Err *e);
 
+/* Fills `seconds` of the cells whose times FOLDER/measured.json keeps; runs and makes nothing. */
+int sweep_times_kept(const SweepConfig *s, CellList *l, Err *e);
+
 /* Fills `seconds` of every cell that is run: ten steps of each size and batch are trained by
  * `program` below `folder`, one after the other with `cores` threads, and what comes beside the
  * steps (start, held-out loss, checkpoint) is measured too. Measurements of the same configuration

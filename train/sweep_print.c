@@ -24,26 +24,26 @@ const char *sweep_time(char out[SWEEP_TIME], double seconds)
 
 static void print_head(FILE *out)
 {
-    fprintf(out, "%-28s %9s %9s %9s %9s %7s %8s %6s %9s %5s %5s %10s %8s\n", "cell", "N act.",
-            "no embed", "N total", "tokens", "C off", "steps", "batch", "rate", "x law", "x law",
-            "memory", "time");
-    fprintf(out, "%-28s %9s %9s %9s %9s %7s %8s %6s %9s %5s %5s %10s %8s\n", "", "", "", "", "",
-            "%", "", "seq.", "", "rate", "batch", "", "");
+    static const char form[] = "%-28s %9s %9s %9s %9s %9s %7s %8s %6s %9s %5s %5s %10s %8s\n";
+    fprintf(out, form, "cell", "N act.", "no embed", "N total", "tokens", "C", "C off", "steps",
+            "batch", "rate", "x law", "x law", "memory", "time");
+    fprintf(out, form, "", "", "", "", "", "FLOPs", "%", "", "seq.", "", "rate", "batch", "", "");
 }
 
 static void print_cell(const Cell *c, FILE *out)
 {
     char n[3][PLAN_COUNT], d[PLAN_COUNT], memory[ARENA_HUMAN], time[SWEEP_TIME], off[16] = "";
+    char flops[PLAN_COUNT];
     if (c->left_out[0]) {
         fprintf(out, "%-28s left out: %s\n", c->name, c->left_out);
         return;
     }
     if (c->kind != CELL_TRUNK) snprintf(off, sizeof off, "%+.3f", 100 * (c->C / c->budget - 1));
-    fprintf(out, "%-28s %9s %9s %9s %9s %7s %8lld %6lld %9.4g %5.2f %5.2f %10s %8s\n", c->name,
+    fprintf(out, "%-28s %9s %9s %9s %9s %9s %7s %8lld %6lld %9.4g %5.2f %5.2f %10s %8s\n", c->name,
             plan_count(n[0], c->N), plan_count(n[1], c->N_no_embed), plan_count(n[2], c->N_total),
-            plan_count(d, c->D), off, (long long)c->steps, (long long)c->batch, c->lr,
-            c->lr_law_ratio, c->batch_law_ratio, arena_human(memory, c->memory),
-            sweep_time(time, c->seconds));
+            plan_count(d, c->D), plan_flops(flops, c->C), off, (long long)c->steps,
+            (long long)c->batch, c->lr, c->lr_law_ratio, c->batch_law_ratio,
+            arena_human(memory, c->memory), sweep_time(time, c->seconds));
 }
 
 static void print_totals(const SweepConfig *s, const SweepTotals *t, FILE *out)
@@ -63,8 +63,28 @@ static void print_totals(const SweepConfig *s, const SweepTotals *t, FILE *out)
                 (long long)s->jobs);
 }
 
-void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, const char *whose,
-                 FILE *out)
+/* Which run it is, beside the one that was asked for. */
+static void print_held_out(const SweepConfig *s, SweepHeldOut h, FILE *out)
+{
+    char asked[PLAN_COUNT], taken[PLAN_COUNT], variant[CELL_NAME];
+    const Cell *c = h.cell;
+    double prior = sweep_centre(s, c->budget);
+    bool active = h.asked > 0 || s->centre.count == COUNT_ACTIVE;
+    cell_variant(c->name, variant);
+    fprintf(out, "\nafter the fit, ");
+    if (isnan(h.asked))
+        fprintf(out, "at the model that it predicts to be the best");
+    else
+        fprintf(out, "at the N %s: asked for %s activated%s, taken %s",
+                h.asked > 0 ? "of --held-out" : "that it predicts (here the prior's)",
+                plan_count(asked, h.asked > 0 ? h.asked : prior),
+                active ? "" : " without embedding and head",
+                plan_count(taken, active ? c->N : c->N_no_embed));
+    fprintf(out, "%s%s:\n", variant[0] ? ", of the variants only " : "", variant);
+    print_cell(c, out);
+}
+
+void sweep_print(const SweepConfig *s, const CellList *l, SweepHeldOut held_out, FILE *out)
 {
     char number[PLAN_COUNT];
     double budget = -1;
@@ -84,9 +104,7 @@ void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, 
     }
     SweepTotals t = sweep_totals(l);
     print_totals(s, &t, out);
-    if (!held_out) return;
-    fprintf(out, "\nthe check at the held-out budget, at %s:\n", whose);
-    print_cell(held_out, out);
+    if (held_out.cell) print_held_out(s, held_out, out);
 }
 
 void sweep_warn(const SweepConfig *s, const CellList *l)
@@ -142,7 +160,7 @@ static json_t *cell_json(const Cell *c)
     return o;
 }
 
-json_t *sweep_json(const SweepConfig *s, const CellList *l, const Cell *held_out)
+json_t *sweep_json(const SweepConfig *s, const CellList *l, SweepHeldOut held_out)
 {
     SweepTotals t = sweep_totals(l);
     json_t *cells = json_array();
@@ -151,10 +169,13 @@ json_t *sweep_json(const SweepConfig *s, const CellList *l, const Cell *held_out
             json_decref(cells);
             cells = NULL;
         }
-    return json_pack("{s:s, s:s, s:o, s:o, s:{s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:o, s:f, s:I}}",
+    double asked = held_out.asked > 0 ? held_out.asked : NAN;
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:{"
+                     "s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:o, s:f, s:I}}",
                      "name", s->name, "base", s->base, "cells", cells, "held_out",
-                     held_out ? cell_json(held_out) : json_null(), "totals", "points", t.points,
-                     "trunks", t.trunks, "checks", t.checks, "left_out", t.left_out, "flops",
+                     held_out.cell ? cell_json(held_out.cell) : json_null(), "held_out_asked",
+                     json_out_real(asked), "totals", "points", t.points, "trunks", t.trunks,
+                     "checks", t.checks, "left_out", t.left_out, "flops",
                      t.flops, "flops_alone", t.alone, "flops_saved",
                      t.alone > 0 ? t.alone - t.flops : 0.0, "seconds", json_out_real(t.seconds),
                      "disk", t.disk, "memory", (json_int_t)t.memory);

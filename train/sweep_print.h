@@ -7,16 +7,21 @@
 #include "scaling/cells.h"
 #include "scaling/sweep_config.h"
 
-/* held_out: the check behind the fit, or NULL; whose N it has: "the prior's N". */
-void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, const char *whose,
-                 FILE *out);
+/* The check behind the fit; cell NULL: there is none. */
+typedef struct SweepHeldOut {
+    const Cell *cell;
+    double asked; /* activated parameters with embedding and head; 0: the prior's optimum; NaN: the
+                     model is the fit's */
+} SweepHeldOut;
+
+void sweep_print(const SweepConfig *s, const CellList *l, SweepHeldOut held_out, FILE *out);
 
 /* Warns of budgets whose sizes cannot bracket the least loss: what can be run of them all lies on
  * one side of the prior's N, or nothing can. */
 void sweep_warn(const SweepConfig *s, const CellList *l);
 
 /* New reference; NULL: out of memory. */
-struct json_t *sweep_json(const SweepConfig *s, const CellList *l, const Cell *held_out);
+struct json_t *sweep_json(const SweepConfig *s, const CellList *l, SweepHeldOut held_out);
 
 /* "2 h 05 min", "31 s"; "-" of NaN. Returns out. */
 enum { SWEEP_TIME = 32 };

@@ -29,21 +29,17 @@ int sweep_program(char *out, Err *e)
 
 /* ---- Running ----------------------------------------------------------------------------------*/
 
-/* What is left out stands in the ledger under a name and an id of its own, so that the cell can be
- * added when a limit is lifted. */
-static int add_cells(Ledger *l, const CellList *cells, Err *e)
+/* With the times that were measured: the first estimate of the end. */
+static int add_cells(Ledger *l, const SweepRun *r, const CellList *cells, Err *e)
 {
     CellList list = {0};
     int added, rc = 0;
     for (int i = 0; i < cells->count && !rc; i++) {
         Cell c = cells->cell[i];
-        if (c.left_out[0]) {
-            size_t n = strlen(c.name);
-            snprintf(c.name + n, sizeof c.name - n, " (left out)");
-            hash_hex(hash_more(hash_bytes(c.id, strlen(c.id)), c.name, strlen(c.name)), c.id);
-        }
+        if (c.left_out[0]) cell_leave_out(&c);
         rc = cell_list_add(&list, &c, e);
     }
+    if (!rc) rc = sweep_times_kept(r->s, &list, e);
     if (!rc) rc = ledger_add(l, &list, &added, e);
     if (!rc && added < list.count)
         log_info("%d of %d cells stand in the record already", list.count - added, list.count);
@@ -111,7 +107,13 @@ static int more(void *self, const LedgerCell *have, int n, CellList *out, Err *e
     const SweepRun *r = self;
     if (!r->adapt) return 0;
     if (sweep_more(r->s, r->inspector, have, n, out, e)) return -1;
-    if (out->count) log_info("%d cells added: a least loss is not bracketed yet", out->count);
+    int run = 0;
+    for (int i = 0; i < out->count; i++) {
+        const Cell *c = &out->cell[i];
+        run += !c->left_out[0];
+        if (c->left_out[0]) log_info("%s: %s", c->name, c->left_out);
+    }
+    if (run) log_info("%d cells added: a least loss is not bracketed yet", run);
     return 0;
 }
 
@@ -140,8 +142,8 @@ static int say_brackets(Ledger *l, const SweepRun *r, Err *e)
     for (int i = 0; i < count && !rc && (r->s->sizes > 1 || r->s->adaptive); i++)
         if (b[i].below < 2 || b[i].above < 2)
             log_warn("%g FLOPs%s%s: the least loss has %d sizes below and %d above: it is not "
-                     "bracketed by two on each side", b[i].budget, b[i].variant ? ", " : "",
-                     b[i].variant ? b[i].variant : "", b[i].below, b[i].above);
+                     "bracketed by two on each side: %s", b[i].budget, b[i].variant ? ", " : "",
+                     b[i].variant ? b[i].variant : "", b[i].below, b[i].above, b[i].why);
     free(b);
     free(cells);
     return rc;
@@ -269,7 +271,7 @@ static int fill_experts(Ledger *l, const SweepRun *r, Err *e)
 static int enter(Ledger *l, const SweepRun *r, const CellList *cells, Err *e)
 {
     bool cancelled;
-    if (check_content(l, r, e) || fill_experts(l, r, e) || add_cells(l, cells, e)) return -1;
+    if (check_content(l, r, e) || fill_experts(l, r, e) || add_cells(l, r, cells, e)) return -1;
     if (ledger_note_set(l, "name", r->s->name, e)) return -1;
     if (ledger_critical_set(l, &r->s->critical, e)) return -1;
     if (r->note && ledger_note_set(l, r->note, r->note_text, e)) return -1;
@@ -300,6 +302,10 @@ int sweep_run(const SweepRun *r, const CellList *cells, Err *e)
     DriverCalls calls = {.self = (void *)(uintptr_t)r, .more = more, .progress = show};
     int code = EXIT_FAILED;
     if (check_runnable(r, cells, e)) return EXIT_FAILED;
+    for (int i = 0; i < cells->count && !r->adapt; i++)
+        log_info("%s: the check is %s: %.6g activated parameters, %.6g tokens%s", s->name,
+                 cells->cell[i].name, cells->cell[i].N, cells->cell[i].D,
+                 s->n_variants ? "; of the variants the first only" : "");
     bool local = !strcmp(r->mode->name, "local"); /* elsewhere the data may lie elsewhere */
     if (local && sweep_data(s, cells, r->record->have, r->record->n, e)) return EXIT_FAILED;
     if (local && !r->adapt) give_all_cores(&o);
