@@ -33,6 +33,7 @@ static const struct {
     {"segment_seq_len", FIELD_INT, AT(segment.T), 0},
     {"segment_weights", FIELD_REAL, AT(segment.weight), LOADER_MAX_SOURCES},
     {"segment_served", FIELD_INT, AT(segment.served), LOADER_MAX_SOURCES},
+    {"segment_phase", FIELD_INT, AT(segment.phase), LOADER_MAX_SOURCES},
     {"reweighted", FIELD_INT, AT(reweighted), 0},
     {"steps_total", FIELD_INT, AT(steps_total), 0},
     {"tokens", FIELD_REAL, AT(tokens), 0},
@@ -165,6 +166,7 @@ static int read_field(const json_t *state, int i, TrainState *s)
 {
     json_t *value = json_object_get(state, fields[i].key);
     char *at = (char *)s + fields[i].offset;
+    if (!value && !strcmp(fields[i].key, "segment_phase")) return 0; /* 0 in older checkpoints */
     if (!fields[i].count) return read_number(fields[i].kind, value, at);
     if (json_array_size(value) != (size_t)fields[i].count) return -1;
     for (int j = 0; j < fields[i].count; j++, at += field_size(i))
