@@ -242,6 +242,11 @@ static void test_skipped_rates(void **state)
     }
     assert_true(skipped > 1 && made > 1);
     record_free(&r);
+    static const char *const never[] = {"optim.skip_zscore=3", "optim.skip_window=6"};
+    RUN_CODE(0, "plan", at("c.yaml"), never[0], never[1]);
+    assert_has(program_out, "  warning: optim.skip_zscore: judges no step");
+    RUN_CODE(0, "train", at("c.yaml"), out("never"), never[0], never[1]);
+    assert_has(program_err, "optim.skip_zscore: judges no step");
 }
 
 /* Waits until the run's record has this many bytes more than nothing: it is in its loop. */

@@ -218,7 +218,7 @@ static bool same_neuron(const float *made, int64_t i, int64_t n, const float *de
            !memcmp(made + (n + i) * D, dense + (S + s) * D, bytes);
 }
 
-/* Experts are the clusters of the rows of up, not of gate. Behind nothing_is_lost. */
+/* Experts are the clusters of the rows of up, not of gate. */
 static void clusters_of_up(void **state)
 {
     enum { E = 8, F = NEURONS / E };
@@ -226,8 +226,11 @@ static void clusters_of_up(void **state)
     Err e = {0};
     int32_t by_up[NEURONS], by_gate[NEURONS], none[1];
     (void)state;
+    if (UPCYCLE("clusters", "clustered", "model.n_experts=8", "model.expert_width=12",
+                "model.n_shared=0", "model.shared_width=0"))
+        fail_msg("%s", program_err);
     open_for(&dense, at("dense"), false);
-    open_for(&made, at("clustered"), false);
+    open_for(&made, at("clusters"), false);
     float *a = masters(&dense), *b = masters(&made);
     int64_t D = dense.config.model.d_model;
     for (int l = 0; l < (int)dense.config.model.n_layers; l++) {

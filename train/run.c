@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "train/branch.h"
 #include "train/dynamic.h"
+#include "train/idle.h"
 #include "train/json_out.h"
 #include "train/resume.h"
 #include "train/run_data.h"
@@ -173,6 +174,12 @@ static json_t *start_record(const Run *r, const char *event, const char *config)
     return out;
 }
 
+static void warn(const char *message, void *user)
+{
+    (void)user;
+    log_warn("%s", message);
+}
+
 static void print_start(const Run *r)
 {
     const RunConfig *c = &r->config;
@@ -194,6 +201,7 @@ static void print_start(const Run *r)
                  "would look at later tokens", c->model.top_k);
     Err untied = {0};
     if (stages_tied(c, &untied)) log_warn("%s", untied.message);
+    idle_keys(c, warn, NULL);
     if (!origin(r)[0]) return;
     log_info("%s at step %" PRId64 " from %s", r->resumed[0] ? "resumed" : "branched",
              r->state.step, origin(r));
