@@ -76,7 +76,8 @@ static const ConfRow rows[] = {
     {"model.mup_base_head_dim", CONF_INT, FIELD(mup_base_head_dim), "0", 0, 4096, NULL,
      "its head_dim, where heads grow with the width; 0: they do not"},
     {"model.routing", CONF_ENUM, FIELD(routing), "recycle", 1, 0, routing_names,
-     "in training; evaluation is always dropless top-k"},
+     "in training; evaluation is always dropless top-k (records of the choices, and their replay: "
+     "train.routing_record, train.routing_replay)"},
     {"model.routing_group_tokens", CONF_INT, FIELD(routing_group_tokens), "1024", 1, 1 << 30, NULL,
      "tokens that compete for capacity"},
     {"model.capacity_factor", CONF_FLOAT, FIELD(capacity_factor), "1", 0.01, 65536, NULL,
@@ -87,7 +88,8 @@ static const ConfRow rows[] = {
      "load-balance loss, per routing group"},
     {"model.z_coef", CONF_FLOAT, FIELD(z_coef), "0.001", 0, 1000, NULL, "router z-loss"},
     {"model.drop_policy", CONF_ENUM, FIELD(drop_policy), "position", 1, 0, drop_names,
-     "routing drop: which choices a full expert keeps: the first, or those of the best score"},
+     "routing drop: which choices a full expert keeps: the first, or those of the best score (of "
+     "the highest probability)"},
     {"model.router_score", CONF_ENUM, FIELD(router_score), "softmax", 1, 0, score_names,
      "scores of the experts: softmax over all, or a sigmoid of each logit"},
     {"model.routed_scale", CONF_FLOAT, FIELD(routed_scale), "1", MODEL_SCALE_MIN,
@@ -103,7 +105,7 @@ static const ConfRow rows[] = {
     {"model.bias_rate", CONF_FLOAT, FIELD(bias_rate), "0", 0, 1, NULL,
      "loss-free balance: step of the selection bias after each step; 0: off"},
     {"model.entropy_coef", CONF_FLOAT, FIELD(entropy_coef), "0", 0, 1000, NULL,
-     "entropy of a token's scores, added to the loss: sharpens the router"},
+     "entropy of a token's scores, added to the loss: sharpens the router (HMoE's beta n_experts)"},
     {"model.gate_noise", CONF_BOOL, FIELD(gate_noise), "false", 1, 0, NULL,
      "noisy top-k gate: learned noise on the router's logits in training"},
     {"model.cv_coef", CONF_FLOAT, FIELD(cv_coef), "0", 0, 1000, NULL,

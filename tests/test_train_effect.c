@@ -100,7 +100,9 @@ static void test_refuses_routing(void **state)
     static const struct {
         const char *overrides[5], *message;
     } cases[] = {
-        {{"model.routing=replay"}, "model.routing"},
+        {{"model.routing=replay"}, "replay: train.routing_record, train.routing_replay)"},
+        {{"model.drop_policy=probability"}, "those of the best score (of the highest probability)"},
+        {{"optim.expert_lr=0.31"}, "(a fixed factor, such as 0.31: optim.lr_ratio.expert)"},
         {{"model.drop_policy=score"}, "model.drop_policy: only model.routing drop leaves"},
         {{"model.top_p=0.5", "model.router_score=sigmoid"}, "model.top_p: sums probabilities"},
         {{"model.top_p=0.5", "model.routing=expert_choice"}, "model.top_p: experts choose"},

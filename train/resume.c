@@ -98,8 +98,9 @@ int resume_check(const RunConfig *saved, const RunConfig *now, const char *folde
     if (!list[0]) return 0;
     join(free_keys, keys, sizeof keys);
     err_set(e, "%s: cannot be resumed with another configuration:%s", folder, list);
-    return err_hint(e, "choose another run folder with train.out=...; on a resume only these may "
-                       "change: %s", keys);
+    return err_hint(e, "the configuration that it goes on with is %s/config.yaml; for another, "
+                       "choose another run folder with train.out=...; on a resume only these may "
+                       "change: %s", folder, keys);
 }
 
 int resume_check_branch(const RunConfig *saved, const RunConfig *now, const char *folder, Err *e)
