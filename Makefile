@@ -118,10 +118,13 @@ test-sanitize: setup ## the tests under sanitizers; the GPU's kernels under the 
 	@$(MAKE) --no-print-directory -j$$(nproc) SIMT_KINDS="asan check" simt-bin
 	@BUILD=$(BUILD) ONLY="$(ONLY)" SIMT_KINDS="asan check" SIMT_ONLY=1 tools/run_tests.sh
 
-test-long: setup ## every count that an issue names, and the mutants
+test-long: setup ## every count that an issue names, real launchers and browser, and the mutants
+	@tools/install.sh long || echo "test-long goes on: what needs them is skipped"
 	@$(MAKE) --no-print-directory -j$$(nproc) all tests-bin simt-bin
 	@BUILD=$(BUILD) ONLY="$(ONLY)" ISOMOE_LONG=1 tools/run_tests.sh
 	@python3 tools/check_export.py $(BUILD)
+	@BUILD=$(BUILD) tests/launchers/mpi.sh
+	@BUILD=$(BUILD) tests/launchers/slurm.sh
 	@tools/mutate.sh
 	@SIMT_OPS="$(SIMT_OPS)" tools/simt_mutate.sh
 	@tests/gpu/prove.sh

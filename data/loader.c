@@ -46,6 +46,7 @@ struct Loader {
     Mixture mixture;
     bool once;
     MixtureOnce order; /* with once */
+    int64_t spread[LOADER_MAX_SOURCES]; /* windows asked of each, of loader_spread; 0: not called */
     int32_t *window; /* (T + 1) being read */
     int64_t window_room;
     Slot slot[2];
@@ -59,12 +60,19 @@ struct Loader {
 
 /* ---- one batch ----------------------------------------------------------------------------- */
 
+static int source_of(const Loader *l, int64_t index, int64_t *ordinal)
+{
+    return l->once ? mixture_once_source(&l->order, index % l->order.total, ordinal)
+                   : mixture_source(&l->mixture, index - l->segment.first, ordinal);
+}
+
 int64_t loader_where(const Loader *l, int64_t index, int *source)
 {
     int64_t ordinal;
-    int s = *source = l->once ? mixture_once_source(&l->order, index % l->order.total, &ordinal)
-                              : mixture_source(&l->mixture, index - l->segment.first, &ordinal);
+    int s = *source = source_of(l, index, &ordinal);
     ordinal += l->segment.served[s];
+    if (ordinal < l->spread[s])
+        ordinal = (int64_t)((__int128)ordinal * l->windows[s] / l->spread[s]);
     int64_t epoch = ordinal / l->windows[s], window = ordinal % l->windows[s];
     if (l->shuffle) {
         PhiloxKey key = {l->seed, RNG_DATA, (uint32_t)s, (uint64_t)epoch};
@@ -72,6 +80,20 @@ int64_t loader_where(const Loader *l, int64_t index, int *source)
         window = (int64_t)permute_index(&permutation, (uint64_t)window);
     }
     return window * l->segment.T;
+}
+
+void loader_spread(Loader *l, int64_t count)
+{
+    CHECK(!l->shuffle && !l->thread_runs, "the order of a loader for training");
+    CHECK(count >= 0 && count <= loader_windows(l), "%lld of %lld windows", (long long)count,
+          (long long)loader_windows(l));
+    memset(l->spread, 0, sizeof l->spread);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t ordinal;
+        l->spread[source_of(l, i, &ordinal)]++;
+    }
+    for (int s = 0; s < l->n; s++)
+        if (l->spread[s] > l->windows[s]) l->spread[s] = 0;
 }
 
 static int reserve(const Loader *l, Slot *slot, int64_t B, Err *e)
@@ -262,6 +284,7 @@ int loader_begin(Loader *loader, const LoaderSegment *segment, Err *e)
     l->segment = *segment;
     l->mixture = mixture;
     memcpy(l->mixture.phase, segment->phase, sizeof segment->phase);
+    memset(l->spread, 0, sizeof l->spread);
     for (int s = 0; s < l->n; s++) l->windows[s] = windows_of(l, s, segment->T);
     return 0;
 }

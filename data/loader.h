@@ -77,6 +77,11 @@ int loader_begin(Loader *loader, const LoaderSegment *segment, Err *e);
  * at all before the epoch ends. */
 LoaderSegment loader_segment(const Loader *loader, int64_t index, int64_t T);
 
+/* Of a loader without shuffle: sequences 0 .. count-1 are windows evenly spread over each source,
+ * in file order, not its first ones: the i-th of the n that a source of m windows gives is window
+ * floor(i m / n). count <= loader_windows. Holds until loader_begin. */
+void loader_spread(Loader *loader, int64_t count);
+
 /* The first token, in its source, of sequence `index` of the segment; *source: which one. */
 int64_t loader_where(const Loader *loader, int64_t index, int *source);
 

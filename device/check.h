@@ -19,7 +19,7 @@
     X(dispatch_fwd) X(dispatch_bwd) X(combine_fwd) X(combine_bwd) X(ce_fwd) X(ce_bwd) X(ce_train)  \
     X(nll_sum) X(adamw) X(muon) X(sqsum) X(clip) X(step_begin) X(cast) X(fill) X(add) X(copy)      \
     X(upload) X(download) X(expert_each_fwd) X(expert_each_bwd) X(expert_swiglu_fwd)               \
-    X(expert_swiglu_bwd) X(sqdiff) X(tanh_fwd) X(tanh_bwd)
+    X(expert_swiglu_bwd) X(sqdiff) X(tanh_fwd) X(tanh_bwd) X(adamw_rows)
 
 typedef enum OpId {
 #define OP_ENUM(name) OP_##name,

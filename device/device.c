@@ -137,6 +137,25 @@ const char *device_attention(Device *d)
     return d->ops->attention_about ? d->ops->attention_about(d) : "own kernels";
 }
 
+DeviceGpu device_gpu(Device *d)
+{
+    return d->ops->gpu ? d->ops->gpu(d) : (DeviceGpu){0};
+}
+
+void device_limit_attention(Device *d, int64_t bytes)
+{
+    if (d->ops->limit_attention) d->ops->limit_attention(d, bytes);
+}
+
+int device_reserve_scratch(Device *d, int64_t bytes, Err *e)
+{
+    if (!d->ops->reserve_scratch || !d->ops->reserve_scratch(d, bytes)) return 0;
+    err_set(e, "device %s: not enough memory for scratch: %.1f MiB", d->ops->name,
+            (double)bytes / 1048576.0);
+    return err_hint(e, "other programs may hold memory of the GPU; a smaller micro-batch needs "
+                       "less");
+}
+
 const char *device_why_cpu(const Device *d) { return d->why_cpu; }
 bool device_cuda_built(void) { return cuda_device_built; }
 int64_t device_scratch_bytes(const Device *d) { return d->ops->scratch_bytes(d); }

@@ -166,6 +166,7 @@ typedef struct AttnOpt {
     int64_t q_pos0;   /* position of query 0; query t may see key s iff */
     int64_t k_pos0;   /*   k_pos0 + s <= q_pos0 + t  and  k_pos0 + s >= doc_start[b][t] */
     Tensor doc_start; /* (B, Tq) i32, or none: documents are not separated */
+    bool any_order;   /* backward: sums may be made in any order, with other last bits each time */
 } AttnOpt;
 
 typedef struct AttnTensors {
@@ -409,6 +410,16 @@ typedef struct AdamwOpt {
  * tensors of one size. Does nothing when vars->skip. */
 void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
 
+typedef struct AdamwRow {
+    AdamwTensors t;
+    AdamwOpt opt;
+} AdamwRow;
+
+/* dev_adamw of n rows, with the same bits; moments of all rows have one type. Optional entry: on a
+ * GPU a few launches whatever n is, from a table in device memory that is made when the rows are
+ * not those of the call before. */
+void dev_adamw_rows(Device *d, const AdamwRow *rows, int n, const StepVars *vars);
+
 typedef struct MuonTensors {
     Tensor master; /* (n, A, B) f32: n matrices; updated */
     Tensor weight; /* (n, A, B) bf16 copy, written; or none */
@@ -506,6 +517,16 @@ const char *device_variant(const Device *d); /* "amx", "avx512", ..: what bits d
 int device_threads(const Device *d);
 /* One line on what runs attention: a library and its version, or "own kernels: why". */
 const char *device_attention(Device *d);
+/* A GPU as its memory is planned for; sm 0: the device is none. */
+typedef struct DeviceGpu {
+    int sm;         /* compute capability: 90 */
+    int64_t memory; /* bytes of it all */
+    bool library;   /* attention's library (cuDNN) is there */
+} DeviceGpu;
+DeviceGpu device_gpu(Device *d);
+/* Most workspace in bytes that a call of attention's library may take from now on; what needs more
+ * goes to the own kernels. By default sdpa_most(memory). Nothing on a device that is no GPU. */
+void device_limit_attention(Device *d, int64_t bytes);
 /* Why "auto" took the CPU although this build has the CUDA device; "" if it did not or has none. */
 const char *device_why_cpu(const Device *d);
 bool device_cuda_built(void);
@@ -520,6 +541,9 @@ typedef struct DeviceAccount {
 int device_accounts(const Device *d, const DeviceAccount **accounts); /* returns how many */
 void device_reset_accounts(Device *d);
 int64_t device_scratch_bytes(const Device *d); /* scratch memory that the device holds itself */
+/* Takes scratch memory for operations that need up to `bytes` now, so that they do not run out of
+ * memory later, where it would abort; 0, or -1 with Err. Nothing on a device that is no GPU. */
+int device_reserve_scratch(Device *d, int64_t bytes, Err *e);
 
 /* Bytes that new tensors can have at most: of a GPU what is free; of the CPU all memory and swap of
  * the machine or of the control group, whatever else runs there. -1: not known. */

@@ -103,6 +103,12 @@ typedef struct DeviceOps {
     int (*graph_stage)(Device *d, Tensor dst, const void *host, int64_t at);
     int (*graph_launch)(Device *d);
     bool (*graph_usable)(const Device *d);
+
+    /* optional: of GPUs; see device.h */
+    DeviceGpu (*gpu)(Device *d);
+    void (*limit_attention)(Device *d, int64_t bytes);
+    int (*reserve_scratch)(Device *d, int64_t bytes);
+    int (*adamw_rows)(Device *d, const AdamwRow *rows, int n, const StepVars *vars);
 } DeviceOps;
 
 enum { DEVICE_MAX_ACCOUNTS = 64, DEVICE_WHY = 256 };

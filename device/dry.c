@@ -78,10 +78,17 @@ static int ce_train(Device *d, CeTrain out, Tensor x, Tensor w, Tensor targets, 
     return -1;
 }
 
+/* Ditto: one call for all rows, as on a GPU. */
+static int adamw_rows(Device *d, const AdamwRow *rows, int n, const StepVars *vars)
+{
+    (void)d, (void)rows, (void)n, (void)vars;
+    return -1;
+}
+
 static const DeviceOps dry_ops = {
     .name = "dry", .destroy = destroy, .alloc = alloc, .free = release, .download = download,
     .sync = sync, .error = error, .scratch_bytes = scratch_bytes, .matrix_peak = no_peak,
-    .memory_peak = no_bandwidth, .ce_train = ce_train,
+    .memory_peak = no_bandwidth, .ce_train = ce_train, .adamw_rows = adamw_rows,
 };
 
 void dry_device_init(Device *d)

@@ -19,7 +19,8 @@ static void need_rates(OpId op, Tensor lr_each, int64_t n, const char *wrong)
     if (lr_each.dim[0] < 1 || n % lr_each.dim[0]) op_refuse(op, wrong);
 }
 
-void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars)
+/* Aborts unless the row is what dev_adamw takes; returns the bytes that must move. */
+static int64_t need_adamw(AdamwTensors t, const AdamwOpt *opt)
 {
     int64_t n = tensor_elements(t.master);
     Tensor all[] = {t.master, t.grad};
@@ -32,8 +33,28 @@ void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *v
     if (t.weight.data && (t.weight.type != DT_BF16 || tensor_elements(t.weight) != n))
         op_refuse(OP_adamw, "weight must be bf16 of the master's size");
     need_rates(OP_adamw, opt->lr_each, n, "lr_each must cut the elements into equal runs");
-    int64_t bytes = 12 + 4 * (int64_t)dtype_size(t.m.type) + (t.weight.data ? 2 : 0);
-    OP_RUN(d, adamw, 0, n * bytes, t, opt, vars);
+    return n * (12 + 4 * (int64_t)dtype_size(t.m.type) + (t.weight.data ? 2 : 0));
+}
+
+void dev_adamw(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars)
+{
+    OP_RUN(d, adamw, 0, need_adamw(t, opt), t, opt, vars);
+}
+
+void dev_adamw_rows(Device *d, const AdamwRow *rows, int n, const StepVars *vars)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < n; i++) {
+        if (rows[i].t.m.type != rows[0].t.m.type)
+            op_refuse(OP_adamw_rows, "the moments of all rows must have one type");
+        bytes += need_adamw(rows[i].t, &rows[i].opt);
+    }
+    if (!n) return;
+    if (d->ops->adamw_rows) {
+        OP_RUN(d, adamw_rows, 0, bytes, rows, n, vars);
+        return;
+    }
+    for (int i = 0; i < n; i++) dev_adamw(d, rows[i].t, &rows[i].opt, vars);
 }
 
 int64_t dev_muon_work(int64_t A, int64_t B)

@@ -51,7 +51,8 @@ static AttnTensors attention_tensors(const Pass *p, int64_t l, const LayerActs *
 
 static AttnOpt attention_opt(const Pass *p)
 {
-    AttnOpt opt = {.scale = model_attention_scale(&p->m->c), .q_pos0 = p->pos0};
+    AttnOpt opt = {.scale = model_attention_scale(&p->m->c), .q_pos0 = p->pos0,
+                   .any_order = p->m->shape.any_order};
     if (p->documents)
         opt.doc_start = tensor_reshape2(pass_rows(p, p->m->w.doc_start), p->B, p->T);
     return opt;

@@ -75,6 +75,7 @@ static const struct {
     {"combine_fwd", COST_ROUTE, 1}, {"combine_bwd", COST_ROUTE, 1},
     {"ce_fwd", COST_MATRIX, 2}, {"ce_bwd", COST_MATRIX, 4}, {"ce_train", COST_MATRIX, 4},
     {"nll_sum", COST_MEMORY, 2}, {"adamw", COST_OPTIM, 1}, {"muon", COST_OPTIM, 24},
+    {"adamw_rows", COST_OPTIM, 2},
     {"sqsum", COST_OPTIM, 2}, {"sqdiff", COST_OPTIM, 2}, {"clip", COST_OPTIM, 1},
     {"step_begin", COST_MEMORY, 1}, {"cast", COST_MEMORY, 1}, {"fill", COST_MEMORY, 1},
     {"add", COST_MEMORY, 1}, {"copy", COST_MEMORY, 1}, {"upload", COST_MEMORY, 1},

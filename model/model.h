@@ -20,6 +20,7 @@ typedef struct ModelShape {
     int64_t micro_batches; /* of a step */
     int64_t rope_positions; /* 0: T. Longer for decoding */
     bool train;           /* gradients and saved activations exist */
+    bool any_order;       /* attention's gradients may add up in any order: other bits each time */
     int64_t reserve;      /* bytes of the one block of memory; 0: what the shape needs. More: room
                              for a later model_reshape */
 } ModelShape;

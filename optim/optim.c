@@ -17,6 +17,7 @@ struct Optimizer {
     Tensor history;          /* (1 + 2 window) f64 of dev_clip, or none */
     Tensor expert_rates;     /* (L, E) f32, or none */
     ExpertRates *rates;      /* writes them; or NULL */
+    AdamwRow *rows;          /* [parameters], room for those of AdamW */
     void *block;
 };
 
@@ -73,6 +74,12 @@ Optimizer *optimizer_create(Model *m, const OptimConfig *c, Err *e)
     }
     o->m = m;
     o->c = *c;
+    o->rows = calloc((size_t)model_params(m)->count, sizeof *o->rows);
+    if (!o->rows) {
+        err_set(e, "out of memory for the optimizer");
+        free(o);
+        return NULL;
+    }
     if (!moments_make(&o->moments, model_params(m), c, e)) {
         layout(o, model_config(m), &plan, NULL);
         if (!arena_check(&plan, e))
@@ -95,6 +102,7 @@ void optimizer_destroy(Optimizer **o)
     expert_rates_destroy(&(*o)->rates);
     dev_free(model_device((*o)->m), (*o)->block);
     moments_free(&(*o)->moments);
+    free((*o)->rows);
     free(*o);
     *o = NULL;
 }
@@ -143,7 +151,7 @@ double optimizer_expert_ratio(const Optimizer *o)
     return o->c.lr_ratio[PARAM_EXPERT];
 }
 
-static void update_adamw(Optimizer *o, int i)
+static AdamwRow adamw_row(const Optimizer *o, int i)
 {
     const ParamRow *row = &model_params(o->m)->row[i];
     Tensor weights = model_weights(o->m);
@@ -156,7 +164,7 @@ static void update_adamw(Optimizer *o, int i)
                     .weight_decay = decay_of(o, row, width), .lr_ratio = ratio,
                     .lr_each = rates_of(o, row),
                     .rounding = {.stream = (uint32_t)i}};
-    dev_adamw(model_device(o->m), t, &opt, model_vars(o->m));
+    return (AdamwRow){t, opt};
 }
 
 static void update_muon(Optimizer *o, int i)
@@ -187,10 +195,12 @@ void optimizer_step(Optimizer *o, StepVars *vars)
     dev_fill(d, o->sum, 0);
     dev_sqsum(d, o->sum, model_grads(m));
     dev_clip(d, model_vars(m), o->sum, &clip);
+    int n = 0;
     for (int i = 0; i < model_params(m)->count; i++) {
         if (o->moments.row[i].muon) update_muon(o, i);
-        else update_adamw(o, i);
+        else o->rows[n++] = adamw_row(o, i);
     }
+    dev_adamw_rows(d, o->rows, n, model_vars(m));
     dev_weights_changed(d);
     if (vars) optimizer_read_vars(o, vars);
 }

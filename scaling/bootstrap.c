@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "scaling/boot_targets.h"
 #include "scaling/resample.h"
 
@@ -14,6 +15,7 @@
  * rows are left out one by one, before groups of rows are. */
 enum { WARM_CHECKS = 12, LEFT_OUT = 300 };
 static const double warm_slack = 1e-6;
+static const int few_starts[] = {1, 4, 16};
 
 static const char *const scheme_names[BOOT_SCHEMES] = {"cases", "residuals", "noise"};
 
@@ -54,24 +56,23 @@ typedef struct Work {
     int n_left_out;
 } Work;
 
-typedef enum Starts { WARM, FULL } Starts;
-
 /* One thread's rows: weights, losses. */
 typedef struct Scratch {
     double *weight, *loss;
 } Scratch;
 
-/* Fits the scratch's rows. Returns whether there is an answer. */
-static bool fit_rows(const Work *w, const Scratch *s, Starts starts, Fit *out)
+/* Fits the scratch's rows from so many starts, the first of them warm; 0: all. Returns whether
+ * there is an answer. */
+static bool fit_rows(const Work *w, const Scratch *s, int starts, Fit *out)
 {
     RunTable t = w->rows->table; /* its other columns, shared */
     FitOptions o = w->fit->options;
     Err ignored = {0};
     t.column[RUN_LOSS] = s->loss;
     o.threads = 1;
-    if (starts == WARM) {
+    if (starts) {
         o.first_shape = w->fit->param + w->fit->law->n_terms;
-        o.starts = 1;
+        o.starts = starts;
     }
     if (fit_law(&t, w->fit->law, s->weight, &o, out, &ignored)) return false;
     out->options = w->fit->options;
@@ -122,36 +123,72 @@ static Scratch scratch_of(const Work *w, double *all)
     return (Scratch){mine, mine + w->rows->table.rows + 1};
 }
 
-/* Is the warm fit of some replicates as good as the full one? */
-static void check_warm(const Work *w, double *scratch, int threads, Bootstrap *b)
+static void tell(const Bootstrap *b, double share, double seconds)
 {
-    int n = b->options.replicates < WARM_CHECKS ? b->options.replicates : WARM_CHECKS, worse = 0;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) reduction(+ : worse)
-    for (int k = 0; k < n; k++) {
-        Scratch s = scratch_of(w, scratch);
-        Fit warm, full;
-        resample_draw(w->rows, (int)((int64_t)k * b->options.replicates / n), s.weight, s.loss);
-        bool good = fit_rows(w, &s, WARM, &warm);
-        if (fit_rows(w, &s, FULL, &full))
-            worse += !good || warm.objective > full.objective * (1 + warm_slack);
-    }
-    b->warm_checked = n;
-    b->warm_worse = worse;
-    b->fits += 2 * n;
+    const BootOptions *o = &b->options;
+    if (o->progress) o->progress(o->progress_self, share, seconds);
 }
 
-static void fit_replicates(const Work *w, double *scratch, int threads, Bootstrap *b)
+/* Objectives of n replicates, spread over all of them, from so many starts; infinite: no fit. */
+static void fit_checks(const Work *w, double *scratch, int starts, int n, Bootstrap *b,
+                       double *objective)
 {
-    int n = b->options.replicates, all = n + b->n_left_out;
-    Starts starts = b->warm_worse ? FULL : WARM;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    int64_t all = b->options.replicates;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads_of(&b->options))
+    for (int k = 0; k < n; k++) {
+        Scratch s = scratch_of(w, scratch);
+        Fit f;
+        resample_draw(w->rows, (int)(k * all / n), s.weight, s.loss);
+        objective[k] = fit_rows(w, &s, starts, &f) ? f.objective : INFINITY;
+    }
+    b->fits += n;
+}
+
+static int count_worse(const double *objective, const double *full, int n)
+{
+    int worse = 0;
+    for (int k = 0; k < n; k++)
+        worse += isfinite(full[k]) && !(objective[k] <= full[k] * (1 + warm_slack));
+    return worse;
+}
+
+/* From how few starts some replicates end as well as from all. */
+static void choose_starts(const Work *w, double *scratch, Bootstrap *b)
+{
+    double few[WARM_CHECKS], full[WARM_CHECKS], began = log_seconds();
+    int n = b->options.replicates < WARM_CHECKS ? b->options.replicates : WARM_CHECKS;
+    int all = w->fit->certificate.starts, rungs = sizeof few_starts / sizeof *few_starts;
+    fit_checks(w, scratch, 1, n, b, few);
+    double one = (log_seconds() - began) / n;
+    tell(b, 0, one * (n * all + b->options.replicates + b->n_left_out));
+    fit_checks(w, scratch, 0, n, b, full);
+    b->warm_checked = n;
+    b->warm_worse = count_worse(few, full, n);
+    b->starts = b->warm_worse ? 0 : 1;
+    for (int i = 1; i < rungs && !b->starts && few_starts[i] < all; i++) {
+        fit_checks(w, scratch, few_starts[i], n, b, few);
+        if (!count_worse(few, full, n)) b->starts = few_starts[i];
+    }
+    tell(b, 0, one * (b->starts ? b->starts : all) * (b->options.replicates + b->n_left_out));
+}
+
+static void fit_replicates(const Work *w, double *scratch, Bootstrap *b)
+{
+    int n = b->options.replicates, all = n + b->n_left_out, done = 0;
+    double began = log_seconds();
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads_of(&b->options))
     for (int r = 0; r < all; r++) {
         Scratch s = scratch_of(w, scratch);
         Fit f;
+        int now;
         if (r < n) resample_draw(w->rows, r, s.weight, s.loss);
         else leave_out(w, r - n, &s);
-        bool good = fit_rows(w, &s, starts, &f);
+        bool good = fit_rows(w, &s, b->starts, &f);
         keep(w, &s, good, &f, r < n ? &b->replicate[r] : &b->left_out[r - n]);
+#pragma omp atomic capture
+        now = ++done;
+        if (omp_get_thread_num() == 0)
+            tell(b, (double)now / all, (log_seconds() - began) / now * (all - now));
     }
     for (int r = 0; r < n; r++) {
         b->failed += !b->replicate[r].good;
@@ -172,8 +209,8 @@ static int run(const Resample *rows, Bootstrap *b, Err *e)
     Work w = {rows, &b->fit, b->n_left_out};
     double *scratch = scratch_make(&w, threads, e);
     if (!scratch) return -1;
-    check_warm(&w, scratch, threads, b);
-    fit_replicates(&w, scratch, threads, b);
+    choose_starts(&w, scratch, b);
+    fit_replicates(&w, scratch, b);
     free(scratch);
     if (2 * b->failed <= o->replicates) return 0;
     err_set(e, "%d of %d replicates could not be fitted", b->failed, o->replicates);

@@ -29,9 +29,13 @@ typedef struct BootOptions {
     uint64_t seed;
     int threads;             /* 0: all */
     CostLaw cost;            /* of the optimum */
-    LawPoint at;             /* other columns (E, G, S) of the optimum; N, D, C are not read */
+    LawPoint at;             /* other columns (E, G, S) of the optimum, as optimum_find has it */
     int budgets;             /* 0: one, the largest cost of a row */
     double budget[BOOT_BUDGETS];
+    /* NULL, or told while replicates are fitted: the share that is done, the seconds that the rest
+     * takes as far as is known. At first before any is fitted. One thread calls at a time. */
+    void (*progress)(void *self, double share, double seconds);
+    void *progress_self;
 } BootOptions;
 
 typedef struct BootTarget {
@@ -79,7 +83,9 @@ typedef struct Bootstrap {
     int failed;           /* replicates without a fit */
     int at_bound;         /* replicates with a parameter at a bound */
     int warm_checked;     /* replicates that were fitted from all starts too */
-    int warm_worse;       /* of them, warm fits that were worse. Any: all were fitted in full */
+    int warm_worse;       /* of them, warm fits that were worse */
+    int starts;           /* of each replicate, the first of them warm: the fewest of 1, 4, 16 that
+                             no checked fit was worse from; 0: all starts, as in the whole fit */
     int64_t fits;         /* fits made in all */
     BootTarget target[BOOT_TARGETS]; /* parameters, then each budget's quantities */
     int targets;
@@ -126,6 +132,13 @@ int linear_make(const RunTable *t, const double *weight, const Fit *f, Linear *o
 
 /* Of rows with weight > 0 (NULL: all). Err: no memory. */
 int run_noise(const RunTable *t, const double *weight, RunNoise *out, Err *e);
+
+/* sd: (rows) of each row's loss, nats: its RUN_NOISE, else the pooled one of runs that differ by
+ * RUN_SEED alone, which is of ln L. Err: a row of which none is known (named), no memory. */
+int run_noise_sd(const RunTable *t, double *sd, Err *e);
+
+/* weight: (rows) 1 / noise^2, of mean 1; of the noise of ln L, or of L. Err: as run_noise_sd. */
+int run_noise_weights(const RunTable *t, bool of_log, double *weight, Err *e);
 
 /* Number of each row's budget, rising from 0: by RUN_BUDGET, or RUN_C, or 6 N D; values within 5 %
  * of the one before share a group. Returns the number of groups, or -1 (no memory). */

@@ -196,6 +196,17 @@ void cell_limit(const Study *y, const FamilyModel *m, double D, char *out)
                  l->epochs, l->unique_tokens);
 }
 
+void cell_experts(const ModelConfig *m, Cell *c)
+{
+    bool moe = m->n_experts > 0;
+    double E = (double)m->n_experts, k = (double)m->top_k, shared = (double)m->n_shared;
+    double used = k * (double)m->expert_width + (double)model_shared_width(m);
+    c->experts = moe ? E : 1;
+    c->top_k = moe ? k : 1;
+    c->granularity = moe ? used / (double)m->expert_width : 1;
+    c->sparsity = moe ? (E - k) / (E + shared) : 0;
+}
+
 /* Numbers of the cell's configuration. */
 static int fill(const Study *y, const CellFacts *f, Cell *c, Err *e)
 {
@@ -208,6 +219,7 @@ static int fill(const Study *y, const CellFacts *f, Cell *c, Err *e)
     c->N = (double)n.active;
     c->N_no_embed = (double)n.active_no_embed;
     c->N_total = (double)n.total;
+    cell_experts(&f->model, c);
     c->D = sequences * (double)f->seq_len;
     c->C = c->own_flops = sequences * (double)count_flops_train(&f->model, f->seq_len);
     c->lr = f->lr;
@@ -279,7 +291,8 @@ void cell_missing(const Study *y, double budget, int k, Cell *c)
     char number[32];
     double wanted = study_size_wanted(y, k);
     *c = (Cell){.kind = CELL_POINT, .budget = budget, .seed = y->s->seed, .seconds = NAN,
-                .N = NAN, .N_no_embed = NAN, .N_total = NAN, .D = NAN, .C = NAN, .own_flops = NAN};
+                .N = NAN, .N_no_embed = NAN, .N_total = NAN, .D = NAN, .C = NAN, .own_flops = NAN,
+                .experts = NAN, .top_k = NAN, .granularity = NAN, .sparsity = NAN};
     snprintf(c->name, sizeof c->name, "C%s-n%.3g", short_number(number, budget), wanted);
     snprintf(c->left_out, sizeof c->left_out,
              "the family has no model within half a spacing of %.4g parameters", wanted);

@@ -54,6 +54,9 @@ typedef struct CellWish {
  * overrides do not fit into a cell. */
 int cell_build(const Study *y, const CellWish *w, Cell *c, Err *e);
 
+/* What laws of mixtures read of a model (sweep.h has the definitions). */
+void cell_experts(const ModelConfig *m, Cell *c);
+
 /* c goes on from the end of `parent`. */
 void cell_adopt(Cell *c, const Cell *parent);
 

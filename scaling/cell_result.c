@@ -58,6 +58,10 @@ static int read_root(const json_t *root, const char *path, CellOutcome *out, Err
     bool done = !strcmp(status, "done");
     if (!done && strcmp(status, "diverged"))
         return refuse(e, path, "status is not done or diverged");
+    if (done && json_is_null(json_object_get(root, "loss")) && number(root, "targets") > 0) {
+        done = false; /* as older programs ended a run that went wrong in its last steps */
+        snprintf(out->reason, sizeof out->reason, "its held-out loss is not finite");
+    }
     out->status = done ? STATE_DONE : STATE_DIVERGED;
     if (!json_is_integer(step) || r->steps < 0) return refuse(e, path, "steps is missing");
     if (done && !(isfinite(r->loss) && r->loss >= 0)) return refuse(e, path, "loss is missing");

@@ -30,6 +30,20 @@ void cell_list_clear(CellList *l)
     *l = (CellList){0};
 }
 
+/* Pieces of a trunk that are joined elsewhere give the same bits. */
+void cell_be_recorded(Cell *c, const LedgerCell *have, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const Cell *old = &have[i].cell;
+        if (old->left_out[0] || strcmp(old->name, c->name) || strcmp(old->overrides, c->overrides))
+            continue;
+        memcpy(c->id, old->id, sizeof c->id);
+        memcpy(c->parent, old->parent, sizeof c->parent);
+        c->own_flops = old->own_flops;
+        c->left_out[0] = 0; /* it was run, or is to be */
+    }
+}
+
 typedef struct Chain { /* the stable phase of a size, of one variant */
     bool shared;        /* its points branch; else each is trained alone */
     int last;           /* place of the newest piece in the list; -1: none yet */
@@ -47,6 +61,8 @@ typedef struct FirstPlan {
     Study y;
     int low, count;           /* numbers of all sizes: low .. low + count - 1 */
     SizePlan *size;           /* (count), owned */
+    const LedgerCell *have;   /* (n_have) the record that it is made for */
+    int n_have;
     CellList *out;
 } FirstPlan;
 
@@ -110,6 +126,7 @@ static int branch_point(FirstPlan *p, const CellWish *w, Chain *chain, Cell *poi
             return 0;
         }
         if (chain->last >= 0) cell_adopt(&c, &p->out->cell[chain->last]);
+        cell_be_recorded(&c, p->have, p->n_have);
         if (cell_list_add(p->out, &c, e)) return -1;
         chain->last = p->out->count - 1;
     }
@@ -129,6 +146,7 @@ static int add_point(FirstPlan *p, CellWish *w, SizePlan *size, int variant, Err
     if (cell_build(&p->y, w, &c, e)) return -1;
     bool branch = chain->shared && w->seed == s->seed && w->kind == CELL_POINT;
     if (!c.left_out[0] && branch && branch_point(p, w, chain, &c, e)) return -1;
+    cell_be_recorded(&c, p->have, p->n_have);
     return cell_list_add(p->out, &c, e);
 }
 
@@ -173,7 +191,13 @@ static int add_all(FirstPlan *p, Err *e)
 
 int sweep_cells(const SweepConfig *s, const CellInspector *i, CellList *out, Err *e)
 {
-    FirstPlan p = {.out = out};
+    return sweep_cells_of(s, i, NULL, 0, out, e);
+}
+
+int sweep_cells_of(const SweepConfig *s, const CellInspector *i, const LedgerCell *have, int n,
+                   CellList *out, Err *e)
+{
+    FirstPlan p = {.have = have, .n_have = n, .out = out};
     *out = (CellList){0};
     if (study_open(&p.y, s, i, e)) return -1;
     int rc = find_sizes(&p, e);
@@ -187,24 +211,61 @@ int sweep_cells(const SweepConfig *s, const CellInspector *i, CellList *out, Err
     return rc;
 }
 
+static int open_held_out(Study *y, const SweepConfig *s, const CellInspector *i, Err *e)
+{
+    if (s->held_out) return study_open(y, s, i, e);
+    return err_set(e, "%s: sweep.held_out is 0: there is no budget to hold out", s->name);
+}
+
+static double held_out_budget(const SweepConfig *s)
+{
+    return s->held_out * s->budget[s->n_budgets - 1];
+}
+
+static int add_held_out(const Study *y, const FamilyModel *m, CellList *more, Err *e)
+{
+    const SweepConfig *s = y->s;
+    double C = held_out_budget(s), D = study_tokens(y, m, C);
+    CellWish w = {CELL_CHECK, m, study_setting(y, m, D, D),
+                  s->n_variants ? &s->variant[0] : NULL, s->seed, C, 0, 1};
+    Cell c;
+    return cell_build(y, &w, &c, e) || cell_list_add(more, &c, e) ? -1 : 0;
+}
+
 int sweep_held_out(const SweepConfig *s, const CellInspector *i, double N, CellList *more, Err *e)
 {
     Study y;
     *more = (CellList){0};
-    if (!s->held_out) {
-        err_set(e, "%s: sweep.held_out is 0: there is no budget to hold out", s->name);
-        return -1;
-    }
-    if (study_open(&y, s, i, e)) return -1;
-    double C = s->held_out * s->budget[s->n_budgets - 1];
+    if (open_held_out(&y, s, i, e)) return -1;
     const FamilyModel *m = N > 0 ? family_nearest_active(&y.family, N)
-                                 : family_nearest(&y.family, sweep_centre(s, C), INFINITY);
-    double D = study_tokens(&y, m, C);
-    CellWish w = {CELL_CHECK, m, study_setting(&y, m, D, D),
-                  s->n_variants ? &s->variant[0] : NULL, s->seed, C, 0, 1};
-    Cell c;
-    int rc = cell_build(&y, &w, &c, e);
-    if (!rc) rc = cell_list_add(more, &c, e);
+                                 : family_nearest(&y.family, sweep_centre(s, held_out_budget(s)),
+                                                  INFINITY);
+    int rc = add_held_out(&y, m, more, e);
+    study_close(&y);
+    return rc;
+}
+
+int sweep_held_out_best(const SweepConfig *s, const CellInspector *i, const CellLoss *law,
+                        CellList *more, Err *e)
+{
+    Study y;
+    const FamilyModel *best = NULL;
+    double least = INFINITY;
+    *more = (CellList){0};
+    if (open_held_out(&y, s, i, e)) return -1;
+    for (int k = 0; k < y.family.count; k++) {
+        const FamilyModel *m = &y.family.at[k];
+        Cell c = {.N = (double)m->params.active, .N_no_embed = (double)m->params.active_no_embed,
+                  .N_total = (double)m->params.total,
+                  .D = study_tokens(&y, m, held_out_budget(s))};
+        cell_experts(&m->model, &c);
+        double loss = law->loss(law->self, &c);
+        if (!(loss < least)) continue;
+        least = loss;
+        best = m;
+    }
+    int rc = best ? add_held_out(&y, best, more, e)
+                  : err_set(e, "%s: the fit predicts no loss for any model of the family", s->name);
     study_close(&y);
     return rc;
 }

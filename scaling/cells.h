@@ -28,6 +28,16 @@ typedef struct CellInspector {
  * configuration is wrong, or no model of the family exists. */
 int sweep_cells(const SweepConfig *s, const CellInspector *i, CellList *out, Err *e);
 
+/* The same for a sweep that was begun: cells that stand in its record `have` (n) keep their ids and
+ * parents there, whatever the plan left out then. */
+int sweep_cells_of(const SweepConfig *s, const CellInspector *i, const LedgerCell *have, int n,
+                   CellList *out, Err *e);
+
+/* The same run may stand in the record `have` (n) under another id: of a plan that had other pieces
+ * of its trunk or left it out, or of a program whose ids did not cover the data's content. Then *c
+ * becomes that cell. */
+void cell_be_recorded(Cell *c, const LedgerCell *have, int n);
+
 /* What is to be added now that `have` (n) ended so: sizes at the edges of budgets whose least loss
  * is not yet bracketed by two on each side, within the study's limit; nothing when all is done, and
  * nothing at a budget that still has cells to run, or in which one was cancelled. */
@@ -50,6 +60,16 @@ int sweep_brackets(const SweepConfig *s, const CellInspector *i, const LedgerCel
  * to N activated parameters with embedding and head, as a ledger's runs are fitted; 0: to the
  * prior's optimum. */
 int sweep_held_out(const SweepConfig *s, const CellInspector *i, double N, CellList *more, Err *e);
+
+typedef struct CellLoss { /* what a fit predicts for a run of c's N, N_total, D and experts */
+    double (*loss)(void *self, const Cell *c);
+    void *self;
+} CellLoss;
+
+/* The same at the best model of the family: that of the least loss at the D which the budget buys
+ * it, by its exact count. */
+int sweep_held_out_best(const SweepConfig *s, const CellInspector *i, const CellLoss *law,
+                        CellList *more, Err *e);
 
 typedef struct SweepTotals {
     int points, trunks, checks, left_out;

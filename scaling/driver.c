@@ -25,6 +25,7 @@ enum { NOT_TOLD = -1 }; /* in place of a status of waitpid: neither an exit nor 
 #define BEAT_SECONDS 2.0
 #define REQUEST_SECONDS 0.5
 #define SHOW_SECONDS 1.0
+#define WATCH_SECONDS 0.5
 #define WAIT_SECONDS 0.1 /* for a signal, before clocks and other drivers are looked at */
 
 /* ---- Ends of tries ----------------------------------------------------------------------------*/
@@ -161,6 +162,7 @@ static int ended(Driver *d, Slot *s, int status)
     if (take_in(d, s, &gone)) return -1;
     if (gone) return 0;
     if (s->cancel) return end_try(d, s, STATE_CANCELLED, "cancelled on request", false);
+    if (s->hung) return end_try(d, s, STATE_FAILED, s->why, true);
     if (s->asked > 0) return hand_back(d, s, "its driver was stopped");
     if (driver_path(d, s->cell.cell.id, ".out", output)) return -1;
     launch_last_words(output, s->output_from, words, sizeof words);
@@ -201,6 +203,7 @@ static int begin(Driver *d, Slot *s)
     if (done) return 0;
     if (driver_path(d, s->cell.cell.id, ".out", path)) return -1;
     s->output_from = stat(path, &info) ? 0 : info.st_size;
+    driver_watch(d, s);
     if (driver_launch(d, s)) return -1;
     close(s->lock); /* the trainer holds it */
     s->lock = -1;
@@ -233,11 +236,13 @@ static int fill_slots(Driver *d)
 /* Asks a trainer to end, by SIGTERM or the mode's own commands; or ends it. */
 static void signal_slot(Driver *d, Slot *s, int number)
 {
-    bool far = d->mode.stop[0] != NULL; /* the process only waits for a job */
+    bool far = d->mode.ask != SIGTERM; /* the process only stands for a trainer */
     if (s->pid <= 0) return;
-    if (number == SIGTERM && far) driver_stop_command(d, s);
-    if (number == SIGTERM && !far) kill(s->pid, SIGTERM);
-    if (number == SIGKILL) kill(far ? s->pid : -s->pid, far ? SIGTERM : SIGKILL);
+    if (!d->mode.ask && !s->killed) driver_stop_command(d, s, number == SIGKILL);
+    if (number == SIGTERM && d->mode.ask) kill(s->pid, d->mode.ask);
+    if (number == SIGKILL && !far) kill(-s->pid, SIGKILL);
+    if (number == SIGKILL && far && !s->killed) kill(s->pid, SIGTERM);
+    if (number == SIGKILL) s->killed = true; /* at a second SIGTERM mpirun leaves its ranks alone */
     if (s->asked == 0) s->asked = log_seconds();
 }
 
@@ -348,6 +353,18 @@ static int look_after(Driver *d)
     return 0;
 }
 
+/* What makes no progress is asked to end, and killed when it does not. */
+static void end_hanging(Driver *d)
+{
+    for (int i = 0; i < d->jobs; i++) {
+        Slot *s = &d->slot[i];
+        if (s->pid <= 0 || s->asked > 0 || !driver_hangs(d, s)) continue;
+        s->hung = true;
+        say(d, s, "%s: it is ended", s->why);
+        signal_slot(d, s, SIGTERM);
+    }
+}
+
 static bool is_due(double *last, double every)
 {
     double now = log_seconds();
@@ -361,6 +378,7 @@ static int keep_up(Driver *d)
     if (is_due(&d->beat, BEAT_SECONDS) && ledger_beat(d->l, NULL, d->e)) return -1;
     if (is_due(&d->request, REQUEST_SECONDS) && heed_requests(d)) return -1;
     if (is_due(&d->shown, SHOW_SECONDS)) driver_show(d, NULL);
+    if (is_due(&d->watched, WATCH_SECONDS)) end_hanging(d);
     check_grace(d);
     return 0;
 }
@@ -381,12 +399,15 @@ static int ask_more(Driver *d, bool *left)
     LedgerCell *have;
     CellList more = {0};
     int n, before[CELL_STATES] = {0}, now[CELL_STATES];
+    bool cancelled;
     *left = false;
     if (!d->calls->more) return 0;
+    if (ledger_is_cancelled(d->l, &cancelled, d->e)) return -1;
+    if (cancelled) return 0;
     if (ledger_cells(d->l, &have, &n, d->e)) return -1;
     for (int i = 0; i < n; i++) before[have[i].state]++;
     int rc = d->calls->more(d->calls->self, have, n, &more, d->e);
-    if (!rc && more.count) rc = ledger_add(d->l, &more, NULL, d->e);
+    if (!rc && more.count) rc = ledger_extend(d->l, &more, NULL, d->e);
     free(more.cell);
     free(have);
     if (rc || ledger_counts(d->l, now, d->e)) return -1;

@@ -8,6 +8,9 @@
  *   SWEEP/cells/ID.out          what its trainers printed
  *   SWEEP/cells/ID.diverged-N/  a diverged try, moved aside
  *
+ * A trainer that hangs is ended: one whose time of cells/ID/lock (train/run_folder.h), record and
+ * output have stood still for longer than time_limit.
+ *
  * A driver may die at any moment. Its trainers get SIGTERM then, write a checkpoint and end; the
  * cell's lock keeps a second trainer away until they have. */
 #ifndef ISOMOE_SCALING_DRIVER_H
@@ -32,6 +35,8 @@ typedef struct DriverOptions {
     int ranks;               /* {ranks} of mode->start; 0: 1 */
     LedgerTries tries;       /* {0}: 3, 1, 0.5 */
     double grace;            /* seconds from SIGTERM to SIGKILL; 0: 60 */
+    double time_limit;       /* seconds a trainer may take without a sign of progress, and never
+                                less than 20 times a step; 0: 600, below 0: any */
 } DriverOptions;
 
 enum { DRIVER_SHOWN = 4 };

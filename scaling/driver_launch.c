@@ -9,6 +9,7 @@
 enum { MAX_JOBS = 1024, OVERRIDES = 256 };
 
 #define GRACE_SECONDS 60.0
+#define LIMIT_SECONDS 600.0
 
 static int min_int(int a, int b) { return a < b ? a : b; }
 static int max_int(int a, int b) { return a > b ? a : b; }
@@ -25,6 +26,7 @@ int driver_settle(Driver *d, const DriverOptions *o)
     if (d->o.ranks <= 0) d->o.ranks = 1;
     if (d->o.tries.most <= 0) d->o.tries = (LedgerTries){3, 1, 0.5};
     if (!(d->o.grace > 0)) d->o.grace = GRACE_SECONDS;
+    if (d->o.time_limit == 0) d->o.time_limit = LIMIT_SECONDS;
     if (io_join(path, o->folder, "cells", d->e) || io_make_dirs(path, d->e)) return -1;
     d->slot = calloc((size_t)d->jobs, sizeof *d->slot);
     if (!d->slot) return err_set(d->e, "out of memory for %d trainers", d->jobs);
@@ -138,12 +140,15 @@ int driver_launch(Driver *d, Slot *s)
     return rc ? -1 : 0;
 }
 
-void driver_stop_command(Driver *d, Slot *s)
+void driver_stop_command(Driver *d, Slot *s, bool kills)
 {
     char folder[IO_PATH_MAX], output[IO_PATH_MAX];
     const char *id = s->cell.cell.id;
     if (driver_path(d, id, "", folder) || driver_path(d, id, ".out", output)) return;
     LaunchJob job = job_of(d, s, folder, output);
-    launch_stop(&d->mode, &job);
+    if (kills)
+        launch_kill(&d->mode, &job);
+    else
+        launch_stop(&d->mode, &job);
     ledger_beat(d->l, NULL, NULL); /* it may have taken long; many of them longer than a lease */
 }

@@ -163,7 +163,7 @@ static int forecast(const ForecastBase *base, const Point *p, Forecast *out, Err
     out->loss = value[0];
     out->N = value[1];
     out->D = value[2];
-    out->C = o->cost.a * out->N * out->D + o->cost.b * out->D;
+    out->C = cost_law_per_token(&o->cost, out->N) * out->D;
     out->at_optimum = !p->run;
     out->beyond = out->C / base->c_max;
     out->level = o->level;

@@ -292,6 +292,17 @@ static void fill_clean(const RunTable *t, Hygiene *h)
     }
 }
 
+/* In the order of kinds; those of one kind stay in theirs. */
+static void sort_findings(Hygiene *h)
+{
+    for (int i = 1; i < h->count; i++) {
+        Finding f = h->finding[i];
+        int k = i;
+        for (; k > 0 && h->finding[k - 1].kind > f.kind; k--) h->finding[k] = h->finding[k - 1];
+        h->finding[k] = f;
+    }
+}
+
 int hygiene_check(const RunTable *t, unsigned columns, double e_limit, Hygiene *out, Err *e)
 {
     *out = (Hygiene){.usable = malloc((size_t)t->rows + 1), .clean = malloc((size_t)t->rows + 1)};
@@ -305,5 +316,7 @@ int hygiene_check(const RunTable *t, unsigned columns, double e_limit, Hygiene *
     fill_clean(t, out);
     if (hygiene_curves(t, out, e)) return -1;
     fill_clean(t, out);
-    return check_tied(t, columns, out, e);
+    int rc = check_tied(t, columns, out, e);
+    sort_findings(out);
+    return rc;
 }

@@ -11,8 +11,10 @@ typedef enum HygieneKind {
     HYGIENE_BELOW_E,   /* the loss is not above E: the law cannot reach it */
     HYGIENE_FLOPS,     /* C was counted otherwise than for the other runs */
     HYGIENE_EDGE,      /* a budget's minimum is not bracketed by two sizes on each side */
-    HYGIENE_OUTLIER,   /* a budget's minimum stands apart from the line through the others */
-    HYGIENE_CONVEX,    /* a budget's curve has a hump, or opens downwards */
+    HYGIENE_OUTLIER,   /* a budget's minimum stands apart from the line through the others, or its
+                          losses from the law through them */
+    HYGIENE_CONVEX,    /* a budget's curve has a hump (its rows: of the run that makes it, which may
+                          be a neighbour that is too low), or opens downwards */
     HYGIENE_TIED,      /* D follows N, or one of them never changes: not identified */
     HYGIENE_KINDS
 } HygieneKind;

@@ -1,24 +1,14 @@
-/* scaling/hygiene_curves.c - findings about isoFLOP curves: minima at the edge, budgets that stand
- * apart, humps; see hygiene.h. */
+/* scaling/hygiene_curves.c - findings about isoFLOP curves: minima at the edge, budgets whose
+ * minimum stands apart; see hygiene.h. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "scaling/hygiene.h"
+#include "scaling/hygiene_inside.h"
 
 #define OUTLIER_AT 4.0     /* standard deviations from the line through the other budgets */
 #define OUTLIER_FLOOR 0.05 /* of ln N: what a minimum is uncertain by at least */
-#define HUMP_AT 4.0        /* standard deviations above the line between neighbours */
-enum { OUTLIER_BUDGETS = 4 /* fewer are not judged */ };
-
-typedef struct Curves {
-    const RunTable *t;
-    int *group;    /* (rows), or -1 */
-    double *weight; /* (rows): 1 for the rows that count */
-    Profile p;
-    double noise;  /* of a loss: known, or the median over budgets */
-} Curves;
 
 static int rising(const void *a, const void *b)
 {
@@ -50,8 +40,7 @@ static double typical_noise(const Curves *c)
     return median(of, n);
 }
 
-/* Adds the group's rows whose N lies in [low, high]. */
-static int add_rows(const Curves *c, int g, double low, double high, Finding *f, Err *e)
+int curves_add_rows(const Curves *c, int g, double low, double high, Finding *f, Err *e)
 {
     for (int64_t i = 0; i < c->t->rows; i++) {
         double N = run_value(c->t, RUN_N, i);
@@ -60,6 +49,14 @@ static int add_rows(const Curves *c, int g, double low, double high, Finding *f,
             return -1;
     }
     return 0;
+}
+
+void curves_drop(Curves *c, const Finding *f)
+{
+    for (int64_t k = 0; k < f->rows; k++) {
+        c->group[f->row[k]] = -1;
+        c->weight[f->row[k]] = 0;
+    }
 }
 
 static int check_edge(const Curves *c, int g, Hygiene *h, Err *e)
@@ -77,68 +74,7 @@ static int check_edge(const Curves *c, int g, Hygiene *h, Err *e)
     else
         snprintf(f->text, sizeof f->text, "budget %.4g: %d of its sizes below the best one and %d "
                  "above it; two on each side are needed to trust it", b->C, b->below, b->above);
-    return add_rows(c, g, b->N_least, b->N_least, f, e);
-}
-
-/* ---- Humps ------------------------------------------------------------------------------------*/
-
-typedef struct Sizes { /* of one budget: means over runs of one N */
-    int n;
-    double N[PROFILE_SIZES], loss[PROFILE_SIZES], runs[PROFILE_SIZES];
-} Sizes;
-
-static void sizes_of(const Curves *c, int g, Sizes *s)
-{
-    s->n = 0;
-    for (int64_t i = 0; i < c->t->rows; i++) {
-        if (c->group[i] != g) continue;
-        double N = run_value(c->t, RUN_N, i);
-        if (!s->n || N != s->N[s->n - 1]) {
-            s->N[s->n] = N;
-            s->loss[s->n] = s->runs[s->n] = 0;
-            s->n++;
-        }
-        s->loss[s->n - 1] += run_value(c->t, RUN_LOSS, i);
-        s->runs[s->n - 1] += 1;
-    }
-    for (int i = 0; i < s->n; i++) s->loss[i] /= s->runs[i];
-}
-
-/* How far size i lies above the line between its neighbours, in standard deviations; NaN: the noise
- * is not known. */
-static double above_line(const Sizes *s, int i, double noise, double *by)
-{
-    double x0 = log(s->N[i - 1]), x1 = log(s->N[i]), x2 = log(s->N[i + 1]);
-    double u = (x2 - x1) / (x2 - x0), v = 1 - u;
-    *by = s->loss[i] - u * s->loss[i - 1] - v * s->loss[i + 1];
-    double sd = noise * sqrt(1 / s->runs[i] + u * u / s->runs[i - 1] + v * v / s->runs[i + 1]);
-    return *by / fmax(sd, 1e-9 * s->loss[i]);
-}
-
-static int check_convex(const Curves *c, int g, Sizes *s, Hygiene *h, Err *e)
-{
-    const ProfileBudget *b = &c->p.budget[g];
-    double by;
-    sizes_of(c, g, s);
-    if (b->sizes >= 3 && b->bend <= 0) {
-        Finding *f = hygiene_add(h, HYGIENE_CONVEX, true, e);
-        if (!f) return -1;
-        f->budget = b->C;
-        snprintf(f->text, sizeof f->text, "budget %.4g: the parabola through its %d sizes opens "
-                 "downwards", b->C, b->sizes);
-        return add_rows(c, g, 0, INFINITY, f, e);
-    }
-    for (int i = 1; i + 1 < s->n; i++) {
-        double far = above_line(s, i, c->noise, &by);
-        if (!(far > HUMP_AT)) continue;
-        Finding *f = hygiene_add(h, HYGIENE_CONVEX, true, e);
-        if (!f) return -1;
-        f->budget = b->C;
-        snprintf(f->text, sizeof f->text, "budget %.4g: the loss at N = %.4g lies %.3g above the "
-                 "line between its neighbours: the curve is not convex", b->C, s->N[i], by);
-        if (add_rows(c, g, s->N[i], s->N[i], f, e)) return -1;
-    }
-    return 0;
+    return curves_add_rows(c, g, b->N_least, b->N_least, f, e);
 }
 
 /* ---- Budgets apart ----------------------------------------------------------------------------*/
@@ -187,7 +123,7 @@ static int outlier_points(const Curves *c, Point *p)
     return n;
 }
 
-static int add_outlier(const Curves *c, const Point *p, int n, int worst, Hygiene *h, Err *e)
+static int add_outlier(Curves *c, const Point *p, int n, int worst, Hygiene *h, Err *e)
 {
     double var, slope, all, value = line_at(p, n, worst, p[worst].x, &var, &slope);
     const ProfileBudget *b = &c->p.budget[p[worst].g];
@@ -200,15 +136,17 @@ static int add_outlier(const Curves *c, const Point *p, int n, int worst, Hygien
              "%s the line through the other %d budgets; without it N_opt goes as C^%.3f instead "
              "of C^%.3f", b->C, b->N, factor, p[worst].y > value ? "above" : "below", n - 1, slope,
              all);
-    return add_rows(c, p[worst].g, 0, INFINITY, f, e);
+    if (curves_add_rows(c, p[worst].g, 0, INFINITY, f, e)) return -1;
+    curves_drop(c, f);
+    return 0;
 }
 
 /* The worst budget first: it moves the line that the others are held to. */
-static int check_outliers(const Curves *c, Hygiene *h, Err *e)
+static int check_outliers(Curves *c, Hygiene *h, Err *e)
 {
     Point p[PROFILE_BUDGETS];
     int n = outlier_points(c, p);
-    for (; n >= OUTLIER_BUDGETS; n--) {
+    for (; n >= CURVES_BUDGETS; n--) {
         double far = OUTLIER_AT;
         int worst = -1;
         for (int i = 0; i < n; i++) {
@@ -227,22 +165,31 @@ static int check_outliers(const Curves *c, Hygiene *h, Err *e)
 
 /* ---- Together ---------------------------------------------------------------------------------*/
 
-static int check_all(Curves *c, Hygiene *h, Err *e)
+/* Profile and groups of the rows that count; *judged: they are curves. */
+static int make_curves(Curves *c, bool *judged, Err *e)
 {
     double centre[PROFILE_BUDGETS];
     int count, rc = 0;
-    Sizes *s = malloc(sizeof *s);
-    if (!s) return err_set(e, "out of memory for isoFLOP curves");
+    *judged = false;
     /* What has no curves has no findings about them; why, is told where they are asked for. */
     if (!profile_fit(c->t, c->weight, PROFILE_PARABOLA, PROFILE_TOLERANCE, &c->p, NULL) ||
         c->p.count > 0)
         rc = profile_groups(c->t, c->weight, PROFILE_TOLERANCE, c->group, centre, &count, e);
     c->noise = c->p.count && !rc ? typical_noise(c) : NAN;
-    bool judged = !rc && c->p.count && c->p.curves;
+    *judged = !rc && c->p.count && c->p.curves;
+    return rc;
+}
+
+/* A run that is off moves its budget's minimum: minima are judged without it. */
+static int check_all(Curves *c, Hygiene *h, Err *e)
+{
+    bool judged;
+    int before = h->count, rc = make_curves(c, &judged, e);
+    if (judged) rc = hygiene_humps(c, h, e);
+    if (judged && !rc && h->count > before) rc = make_curves(c, &judged, e);
     for (int g = 0; judged && !rc && g < c->p.count; g++) rc = check_edge(c, g, h, e);
     if (judged && !rc) rc = check_outliers(c, h, e);
-    for (int g = 0; judged && !rc && g < c->p.count; g++) rc = check_convex(c, g, s, h, e);
-    free(s);
+    if (judged && !rc) rc = hygiene_levels(c, h, e);
     return rc;
 }
 

@@ -21,19 +21,32 @@ enum { WORD_MAX = 8192, TAIL = 4096, EXIT_NO_EXEC = 127, HIGH_FD = 200 };
 
 #define STOP_SECONDS 10.0 /* for one of a mode's stop commands */
 
+/* Open MPI by itself refuses root and more ranks than cores, puts the first rank of every mpirun on
+ * the first core, and its own words behind the trainer's last ones. Names of version 4, and of 5,
+ * which was not tried; another MPI does not read them. The last one: train/signals.h. */
+static const char *const mpi_environment[] = {
+    "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+    "OMPI_MCA_rmaps_base_oversubscribe=1", "PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe",
+    "OMPI_MCA_hwloc_base_binding_policy=none", "PRTE_MCA_hwloc_default_binding_policy=none",
+    "OMPI_MCA_orte_execute_quiet=1", "ISOMOE_END_WITH_PARENT=1", NULL};
+
 static const LaunchMode modes[] = {
-    {"local", "{command}", {NULL}, true},
-    {"mpi", "mpirun -np {ranks} {command}", {NULL}, false},
-    /* At a SIGTERM of its own srun kills its tasks outright. */
+    {"local", "{command}", {NULL}, NULL, true, SIGTERM, SIGTERM, NULL},
+    /* At a SIGTERM of its own mpirun gives its ranks a second, then kills them; SIGUSR1 it hands
+     * on. */
+    {"mpi", "mpirun -np {ranks} {command}", {NULL}, NULL, false, SIGUSR1, SIGUSR1,
+     mpi_environment},
+    /* At a SIGTERM of its own srun kills its tasks outright; SIGUSR1 it hands on. */
     {"srun", "srun --ntasks={ranks} --cpus-per-task={threads} --job-name=isomoe-{id} {command}",
      {"scancel --state=PENDING --name=isomoe-{id}", "scancel --signal=TERM --name=isomoe-{id}"},
-     false},
+     "scancel --name=isomoe-{id}", false, 0, SIGUSR1, NULL},
     /* One job of a name at a time: what an earlier driver left ends before the next one begins. */
     {"sbatch",
      "sbatch --wait --parsable --dependency=singleton --ntasks={ranks} --cpus-per-task={threads}"
      " --job-name=isomoe-{id} --open-mode=append --output={output} --wrap {quoted}",
      {"scancel --state=PENDING --name=isomoe-{id}",
-      "scancel --full --signal=TERM --name=isomoe-{id}"}, false},
+      "scancel --full --signal=TERM --name=isomoe-{id}"}, "scancel --name=isomoe-{id}", false, 0,
+     SIGTERM, NULL},
 };
 
 const LaunchMode *launch_mode_at(int i)
@@ -192,15 +205,42 @@ static void keep_open(int fd)
     if (fcntl(fd, F_DUPFD, HIGH_FD) < 0) fcntl(fd, F_SETFD, 0);
 }
 
+/* This process's environment and what the mode adds; freed by the caller, its entries are not.
+ * NULL: out of memory. */
+static char **make_environment(const LaunchMode *mode)
+{
+    const char *const *add = mode->environment;
+    size_t n = 0, more = 0;
+    while (environ[n]) n++;
+    while (add && add[more]) more++;
+    char **out = malloc((n + more + 1) * sizeof *out);
+    if (!out) return NULL;
+    memcpy(out, environ, n * sizeof *out);
+    for (size_t i = 0; i < more; i++) {
+        char name[64] = "";
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(add[i], "="), add[i]);
+        if (!getenv(name)) out[n++] = (char *)add[i];
+    }
+    out[n] = NULL;
+    return out;
+}
+
+/* What a child becomes. */
+typedef struct Program {
+    Words words;
+    char **environment;
+    int death; /* signal that it gets when its parent dies */
+} Program;
+
 /* In the child: nothing of the parent but the lock and the output stays. Never returns. */
-static void become(const Words *w, const LaunchJob *j, pid_t parent, int report)
+static void become(const Program *p, const LaunchJob *j, pid_t parent, int report)
 {
     sigset_t none;
     struct sigaction normal = {.sa_handler = SIG_DFL};
     for (int s = 1; s < NSIG; s++) sigaction(s, &normal, NULL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    prctl(PR_SET_PDEATHSIG, p->death);
     if (getppid() != parent) _exit(EXIT_NO_EXEC); /* it died before the line above */
     int in = open("/dev/null", O_RDONLY);
     int out = open(j->output, O_WRONLY | O_CREAT | O_APPEND, 0666);
@@ -213,16 +253,17 @@ static void become(const Words *w, const LaunchJob *j, pid_t parent, int report)
         if (j->lock >= 0) keep_open(j->lock);
         if (j->first_core >= 0) pin(j->first_core, j->threads);
         setpgid(0, 0); /* a Ctrl-C at the terminal is the driver's to hand on */
-        execvp(w->word[0], w->word);
+        execvpe(p->words.word[0], p->words.word, p->environment);
     }
     int why = errno;
     ssize_t n = write(report, &why, sizeof why);
     _exit(n == (ssize_t)sizeof why ? EXIT_NO_EXEC : EXIT_NO_EXEC + 1);
 }
 
-/* Starts the words; waits until they have begun or failed to. */
-static int start(const Words *w, const LaunchJob *j, pid_t *pid, Err *e)
+/* Starts it; waits until it has begun or failed to. */
+static int start(const Program *p, const LaunchJob *j, pid_t *pid, Err *e)
 {
+    const char *name = p->words.word[0];
     int report[2], why = 0;
     pid_t parent = getpid();
     sigset_t all, before;
@@ -230,9 +271,9 @@ static int start(const Words *w, const LaunchJob *j, pid_t *pid, Err *e)
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before); /* no handler of the parent's runs in the child */
     *pid = fork();
-    if (!*pid) become(w, j, parent, report[1]);
+    if (!*pid) become(p, j, parent, report[1]);
     sigprocmask(SIG_SETMASK, &before, NULL);
-    int rc = *pid < 0 ? err_errno(e, "%s: no process", w->word[0]) : 0;
+    int rc = *pid < 0 ? err_errno(e, "%s: no process", name) : 0;
     close(report[1]);
     while (!rc && read(report[0], &why, sizeof why) < 0 && errno == EINTR) continue;
     close(report[0]);
@@ -240,18 +281,22 @@ static int start(const Words *w, const LaunchJob *j, pid_t *pid, Err *e)
     waitpid(*pid, NULL, 0);
     *pid = -1;
     errno = why;
-    return err_errno(e, "%s: cannot be started, or %s not be written", w->word[0], j->output);
+    return err_errno(e, "%s: cannot be started, or %s not be written", name, j->output);
 }
 
 int launch_start(const LaunchMode *mode, const LaunchJob *job, pid_t *pid, Err *e)
 {
-    Words *w = malloc(sizeof *w);
+    Program *p = malloc(sizeof *p);
     *pid = -1;
-    if (!w) return err_set(e, "out of memory");
-    int rc = fill(w, mode->start, job, e);
-    if (!rc) rc = start(w, job, pid, e);
-    free(w->text);
-    free(w);
+    if (!p) return err_set(e, "out of memory");
+    p->death = mode->death ? mode->death : SIGTERM;
+    p->environment = make_environment(mode);
+    int rc = fill(&p->words, mode->start, job, e);
+    if (!rc && !p->environment) rc = err_set(e, "out of memory");
+    if (!rc) rc = start(p, job, pid, e);
+    free(p->words.text);
+    free(p->environment);
+    free(p);
     return rc;
 }
 
@@ -266,15 +311,23 @@ static void wait_or_kill(pid_t pid, double seconds)
     waitpid(pid, NULL, 0);
 }
 
-void launch_stop(const LaunchMode *mode, const LaunchJob *job)
+static void run_command(const LaunchMode *mode, const char *command, const LaunchJob *job)
 {
+    LaunchMode one = {.name = mode->name, .start = command};
     LaunchJob quiet = *job;
     pid_t pid;
     quiet.lock = quiet.first_core = -1;
-    for (int i = 0; i < LAUNCH_STOPS && mode->stop[i]; i++) {
-        LaunchMode stop = {.name = mode->name, .start = mode->stop[i]};
-        if (!launch_start(&stop, &quiet, &pid, NULL)) wait_or_kill(pid, STOP_SECONDS);
-    }
+    if (!launch_start(&one, &quiet, &pid, NULL)) wait_or_kill(pid, STOP_SECONDS);
+}
+
+void launch_stop(const LaunchMode *mode, const LaunchJob *job)
+{
+    for (int i = 0; i < LAUNCH_STOPS && mode->stop[i]; i++) run_command(mode, mode->stop[i], job);
+}
+
+void launch_kill(const LaunchMode *mode, const LaunchJob *job)
+{
+    if (mode->kill) run_command(mode, mode->kill, job);
 }
 
 int launch_lock(const char *path, int *fd, Err *e)

@@ -18,7 +18,14 @@ typedef struct LaunchMode {
     const char *start;
     const char *stop[LAUNCH_STOPS]; /* commands that ask it to end, where SIGTERM to its process
                                        does not; NULL: none */
+    const char *kill;   /* ends one that does not heed them; NULL: none */
     bool pinned;        /* the process gets cores of its own */
+    int ask;            /* signal by which the process ends its trainer in good order; 0: the
+                           commands of `stop` do. Where it is not SIGTERM the process only stands
+                           for a trainer, and takes that with it at a SIGTERM, not a SIGKILL */
+    int death;          /* signal that the process gets when the one that started it dies;
+                           0: SIGTERM */
+    const char *const *environment; /* NAME=VALUE..., NULL; what is set keeps its value */
 } LaunchMode;
 
 /* NULL: no such mode. launch_mode_at(i) is NULL behind the last one. */
@@ -35,13 +42,15 @@ typedef struct LaunchJob {
     int lock;                   /* descriptor that stays open in the trainer, or -1 */
 } LaunchJob;
 
-/* Starts it. The child gets SIGTERM when this process dies, even by SIGKILL. *pid is a process of
- * this machine: the trainer, or mpirun, srun, sbatch. Err: no such program (found by PATH where it
- * has no slash), too many words, no process. */
+/* Starts it. The child gets mode->death when this process dies, even by SIGKILL. *pid is a process
+ * of this machine: the trainer, or mpirun, srun, sbatch. Err: no such program (found by PATH where
+ * it has no slash), too many words, no process. */
 int launch_start(const LaunchMode *mode, const LaunchJob *job, pid_t *pid, Err *e);
 
-/* Runs the mode's stop commands, if it has any; one that takes more than 10 s is killed. */
+/* Runs the mode's stop commands, if it has any, or the one that kills; one that takes more than
+ * 10 s is killed. */
 void launch_stop(const LaunchMode *mode, const LaunchJob *job);
+void launch_kill(const LaunchMode *mode, const LaunchJob *job);
 
 /* Cores this process may use. */
 int launch_cores(void);

@@ -19,7 +19,7 @@ int ledger_cells(Ledger *l, LedgerCell **out, int *count, Err *e)
     int room = 0, rc = 0;
     *out = NULL;
     *count = 0;
-    snprintf(sql, sizeof sql, "SELECT %s FROM cell ORDER BY seq", ledger_columns(names, ""));
+    snprintf(sql, sizeof sql, "SELECT %s FROM cell ORDER BY seq", ledger_columns(l, names, ""));
     sqlite3_stmt *s = sql_prepare(l, e, sql, "");
     if (!s) return -1;
     while ((rc = sql_step(l, s, e)) > 0) {
@@ -86,7 +86,10 @@ static int add_one(Ledger *l, sqlite3_stmt *s, const Cell *c, int *added, Err *e
     int64_t found;
     LedgerCell row = {.cell = *c, .lr_factor = 1};
     if (sql_number(l, e, &found, "SELECT count(*) FROM cell WHERE id = ?", "s", c->id)) return -1;
-    if (found) return 0;
+    if (found)
+        return sql_run(l, e, "UPDATE cell SET experts = ?, top_k = ?, granularity = ?, sparsity ="
+                       " ? WHERE id = ? AND experts IS NULL", "dddds", c->experts, c->top_k,
+                       c->granularity, c->sparsity, c->id) < 0 ? -1 : 0; /* of version 1 */
     if (check_new(l, c, e)) return -1;
     if (c->left_out[0]) {
         row.state = STATE_CANCELLED;
@@ -99,24 +102,46 @@ static int add_one(Ledger *l, sqlite3_stmt *s, const Cell *c, int *added, Err *e
     return 0;
 }
 
-int ledger_add(Ledger *l, const CellList *cells, int *added, Err *e)
+int ledger_is_cancelled(Ledger *l, bool *cancelled, Err *e)
+{
+    int64_t n;
+    int rc = sql_number(l, e, &n, "SELECT count(*) FROM note WHERE key = 'cancelled'", "");
+    *cancelled = n > 0;
+    return rc;
+}
+
+static int add(Ledger *l, const CellList *cells, bool by_itself, int *added, Err *e)
 {
     char names[LEDGER_TEXT], sql[LEDGER_TEXT];
     int ignored, n = 0;
     if (!added) added = &ignored;
     *added = 0;
-    int at = snprintf(sql, sizeof sql, "INSERT INTO cell(%s) VALUES(", ledger_columns(names, ""));
+    ledger_columns(l, names, "");
+    int at = snprintf(sql, sizeof sql, "INSERT INTO cell(%s) VALUES(", names);
     for (int i = 0; i < ledger_column_count(); i++)
         at += snprintf(sql + at, sizeof sql - (size_t)at, i ? ", ?" : "?");
     snprintf(sql + at, sizeof sql - (size_t)at, ")");
     if (sql_begin(l, e)) return -1;
+    bool none = false;
     sqlite3_stmt *s = sql_prepare(l, e, sql, "");
     int rc = s ? 0 : -1;
-    for (int i = 0; !rc && i < cells->count; i++) rc = add_one(l, s, &cells->cell[i], &n, e);
+    if (!rc && by_itself) rc = ledger_is_cancelled(l, &none, e);
+    for (int i = 0; !rc && !none && i < cells->count; i++)
+        rc = add_one(l, s, &cells->cell[i], &n, e);
     sqlite3_finalize(s);
     if (sql_end(l, rc, e)) return -1;
     *added = n;
     return 0;
+}
+
+int ledger_add(Ledger *l, const CellList *cells, int *added, Err *e)
+{
+    return add(l, cells, false, added, e);
+}
+
+int ledger_extend(Ledger *l, const CellList *cells, int *added, Err *e)
+{
+    return add(l, cells, true, added, e);
 }
 
 /* ---- Retry and cancel -------------------------------------------------------------------------*/
@@ -164,6 +189,8 @@ int ledger_retry(Ledger *l, const char *which, int *changed, Err *e)
                     " ('failed', 'diverged', 'cancelled', 'preempted')", "d", RETRY_LOWER);
         rc = n < 0 ? -1 : 0;
     }
+    if (!rc && !which)
+        rc = sql_run(l, e, "DELETE FROM note WHERE key = 'cancelled'", "") < 0 ? -1 : 0;
     if (sql_end(l, rc, e)) return -1;
     if (changed) *changed = n;
     return 0;
@@ -187,6 +214,7 @@ int ledger_cancel(Ledger *l, const char *which, int *changed, Err *e)
                           " WHERE id IN down AND state = 'planned'", "");
         rc = asked < 0 || planned < 0 ? -1 : 0;
     }
+    if (!rc && !which) rc = ledger_note_set(l, "cancelled", "all", e);
     if (sql_end(l, rc, e)) return -1;
     if (changed) *changed = asked + planned;
     return 0;

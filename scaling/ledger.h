@@ -15,6 +15,7 @@
 #ifndef ISOMOE_SCALING_LEDGER_H
 #define ISOMOE_SCALING_LEDGER_H
 
+#include "scaling/rates.h"
 #include "scaling/runs.h"
 #include "scaling/sweep.h"
 
@@ -65,18 +66,34 @@ int ledger_counts(Ledger *l, int counts[CELL_STATES], Err *e);
  * the ledger nor earlier in the list. */
 int ledger_add(Ledger *l, const CellList *cells, int *added, Err *e);
 
+/* The same for cells that a study asks for by itself; none where the whole sweep was cancelled. */
+int ledger_extend(Ledger *l, const CellList *cells, int *added, Err *e);
+
+/* *cancelled: `sweep cancel` was asked for all cells, and no `sweep retry` for all since. */
+int ledger_is_cancelled(Ledger *l, bool *cancelled, Err *e);
+
 /* A text kept beside the cells (hash of the study, its file name). get: *out is the caller's to
  * free, NULL if there is none. */
 int ledger_note_set(Ledger *l, const char *key, const char *value, Err *e);
 int ledger_note_get(Ledger *l, const char *key, char **out, Err *e);
 
+/* The law of B_crit(L) that C_min is told by: kept by the sweep; b_star 0: none is. */
+int ledger_critical_set(Ledger *l, const CriticalBatch *law, Err *e);
+int ledger_critical_get(Ledger *l, CriticalBatch *law, Err *e);
+
+/* C_min = C / (1 + B / B_crit(L)) of a finished cell, at the held-out loss that it measured. B_crit
+ * by the law; without one it is the B_noise that the run measured; NaN: neither, or not done. */
+double ledger_c_min(const LedgerCell *c, const CriticalBatch *law);
+
 /* failed, diverged and cancelled cells -> planned, with all their tries; a diverged one at half of
- * its last rate. which: an id or a name, or NULL for all of them; parents that stand in its way are
+ * its last rate. which: an id or a name, or NULL for all of them, which ends what a cancelling of
+ * all forbade; parents that stand in its way are
  * taken along. A cell that was left out stays. *changed: how many. Err: no such cell. */
 int ledger_retry(Ledger *l, const char *which, int *changed, Err *e);
 
 /* planned cells -> cancelled, with what starts from them; a running one is asked to stop and is
- * cancelled by its driver. which, *changed: as above. */
+ * cancelled by its driver. which, *changed: as above; NULL: nothing is added by ledger_extend until
+ * a retry of all. */
 int ledger_cancel(Ledger *l, const char *which, int *changed, Err *e);
 
 /* ---- For drivers ------------------------------------------------------------------------------*/

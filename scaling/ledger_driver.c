@@ -180,7 +180,7 @@ static int take(Ledger *l, LedgerCell *out, double *parent_factor, bool *found, 
     snprintf(sql, sizeof sql,
              "SELECT %s, c.seq, coalesce(p.lr_factor, 1) FROM cell c LEFT JOIN cell p"
              " ON p.id = c.parent WHERE c.state = 'planned' AND (c.parent = '' OR p.state = 'done')"
-             " ORDER BY c.seq LIMIT 1", ledger_columns(names, "c."));
+             " ORDER BY c.seq LIMIT 1", ledger_columns(l, names, "c."));
     sqlite3_stmt *s = sql_prepare(l, e, sql, "");
     if (!s) return -1;
     int rc = sql_step(l, s, e);

@@ -108,19 +108,29 @@ static int make(Ledger *l, const char *host, Err *e)
     return rc;
 }
 
-/* A file that was made before drivers kept their first core gets the column for it. */
+/* A file of an older version gets what it lacks, in one transaction: drivers' first cores, columns
+ * of experts (not known of its cells). A driver of the older program that works on it goes on: it
+ * names the columns that it writes. */
 static int widen(Ledger *l, Err *e)
 {
-    static const char has[] = "SELECT count(*) FROM pragma_table_info('driver') WHERE name ="
-                              " 'first'";
-    int64_t there;
-    if (number_of(l, has, &there, e)) return -1;
-    if (there) return 0;
+    char text[64];
+    int64_t first, version;
+    if (l->version == LEDGER_VERSION) return 0;
     if (sql_begin(l, e)) return -1;
-    int rc = number_of(l, has, &there, e); /* another process may have been faster */
-    if (!rc && !there)
-        rc = sql_run(l, e, "ALTER TABLE driver ADD COLUMN first INTEGER NOT NULL DEFAULT 0", "");
-    return sql_end(l, rc < 0 ? -1 : 0, e);
+    int rc = number_of(l, "PRAGMA user_version", &version, e); /* another may have been faster */
+    if (!rc && version < LEDGER_VERSION) {
+        rc = number_of(l, "SELECT count(*) FROM pragma_table_info('driver') WHERE name = 'first'",
+                       &first, e);
+        if (!rc && !first)
+            rc = sql_run(l, e, "ALTER TABLE driver ADD COLUMN first INTEGER NOT NULL DEFAULT 0",
+                         "") < 0 ? -1 : 0;
+        if (!rc) rc = ledger_widen(l, e);
+        snprintf(text, sizeof text, "PRAGMA user_version=%d", LEDGER_VERSION);
+        if (!rc && sqlite3_exec(l->db, text, NULL, NULL, NULL)) rc = sql_fail(l, "be written", e);
+    }
+    if (sql_end(l, rc, e)) return -1;
+    l->version = LEDGER_VERSION;
+    return 0;
 }
 
 /* ---- Checks -----------------------------------------------------------------------------------*/
@@ -140,8 +150,9 @@ static int check_kind(Ledger *l, bool *empty, Err *e)
                 ", %" PRId64 " tables and indices)", l->path, application, tables);
         return err_hint(e, "give the sweep another folder, or move the file aside");
     }
-    if (version == LEDGER_VERSION) return 0;
-    err_set(e, "%s: has version %" PRId64 ", this program reads version %d", l->path, version,
+    l->version = (int)version;
+    if (version >= 1 && version <= LEDGER_VERSION) return 0;
+    err_set(e, "%s: has version %" PRId64 ", this program reads up to %d", l->path, version,
             LEDGER_VERSION);
     return err_hint(e, "use the program that made it, or start the sweep in another folder");
 }

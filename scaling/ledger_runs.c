@@ -6,16 +6,51 @@
 
 #include "scaling/ledger_sql.h"
 
-/* What a ledger knows of a cell, by column; the rest of a model is in the cell's configuration. */
+/* ---- C_min ------------------------------------------------------------------------------------*/
+
+int ledger_critical_set(Ledger *l, const CriticalBatch *law, Err *e)
+{
+    char text[64];
+    if (!(law->b_star > 0)) /* a law that was given earlier stays */
+        return 0;
+    snprintf(text, sizeof text, "%.17g %.17g", law->b_star, law->alpha);
+    return ledger_note_set(l, "critical", text, e);
+}
+
+int ledger_critical_get(Ledger *l, CriticalBatch *law, Err *e)
+{
+    char *text = NULL;
+    *law = (CriticalBatch){0};
+    if (ledger_note_get(l, "critical", &text, e)) return -1;
+    if (text && sscanf(text, "%lf %lf", &law->b_star, &law->alpha) != 2) *law = (CriticalBatch){0};
+    free(text);
+    return 0;
+}
+
+double ledger_c_min(const LedgerCell *c, const CriticalBatch *law)
+{
+    double loss = c->result.loss, batch = (double)c->cell.batch * (double)c->cell.seq_len;
+    double crit = law->b_star > 0 ? critical_batch(law, loss) : c->result.b_noise;
+    bool known = c->state == STATE_DONE && c->cell.kind != CELL_TRUNK && crit > 0;
+    return known ? compute_min(c->cell.C, batch, crit) : NAN;
+}
+
+/* ---- Runs -------------------------------------------------------------------------------------*/
+
+/* What a ledger knows of a cell, by column. */
 static double value(const LedgerCell *c, RunColumn column)
 {
     const Cell *cell = &c->cell;
     switch (column) {
     case RUN_N: return cell->N;
+    case RUN_N_BODY: return cell->N_no_embed;
     case RUN_N_TOTAL: return cell->N_total;
     case RUN_D: return cell->D;
     case RUN_C: return cell->C;
     case RUN_LOSS: return c->result.loss;
+    case RUN_EXPERTS: return cell->experts;
+    case RUN_GRANULARITY: return cell->granularity;
+    case RUN_SPARSITY: return cell->sparsity;
     case RUN_LR: return cell->lr * c->lr_factor;
     case RUN_BATCH: return (double)cell->batch * (double)cell->seq_len;
     case RUN_BUDGET: return cell->budget > 0 ? cell->budget : NAN;
@@ -24,9 +59,10 @@ static double value(const LedgerCell *c, RunColumn column)
     }
 }
 
-static const unsigned known = 1u << RUN_N | 1u << RUN_N_TOTAL | 1u << RUN_D | 1u << RUN_C |
+static const unsigned always = 1u << RUN_N | 1u << RUN_N_TOTAL | 1u << RUN_D | 1u << RUN_C |
                               1u << RUN_LOSS | 1u << RUN_LR | 1u << RUN_BATCH |
-                              1u << RUN_BUDGET | 1u << RUN_SEED;
+                              1u << RUN_BUDGET | 1u << RUN_SEED | 1u << RUN_N_BODY;
+static const unsigned of_experts = 1u << RUN_EXPERTS | 1u << RUN_GRANULARITY | 1u << RUN_SPARSITY;
 
 static bool counts(const LedgerCell *c, bool with_checks)
 {
@@ -55,8 +91,13 @@ int ledger_runs(Ledger *l, bool with_checks, RunTable *out, Err *e)
     LedgerCell *cells;
     int n;
     int64_t rows = 0;
+    unsigned known = always;
     if (ledger_cells(l, &cells, &n, e)) return -1;
-    for (int i = 0; i < n; i++) rows += counts(&cells[i], with_checks);
+    for (int i = 0; i < n; i++) {
+        if (!counts(&cells[i], with_checks)) continue;
+        if (isfinite(cells[i].cell.experts)) known |= of_experts; /* not of version 1 */
+        rows++;
+    }
     int rc = run_table_make(out, rows, known, e);
     if (!rc) rc = fill(out, cells, n, with_checks, e);
     if (!rc) {

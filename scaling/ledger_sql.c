@@ -182,9 +182,13 @@ static const Column columns[] = {
     NOTE("reason", reason),
     REAL("started", started),
     REAL("ended", ended),
+    REAL("experts", cell.experts), /* from here on: since version 2 */
+    REAL("top_k", cell.top_k),
+    REAL("granularity", cell.granularity),
+    REAL("sparsity", cell.sparsity),
 };
 
-enum { COLUMNS = sizeof columns / sizeof *columns };
+enum { COLUMNS = sizeof columns / sizeof *columns, NEW_COLUMNS = 4 };
 
 int ledger_column_count(void) { return COLUMNS; }
 
@@ -193,12 +197,14 @@ const char *cell_state_name(CellState s)
     return (int)s >= 0 && (int)s < CELL_STATES ? states[s] : "unknown";
 }
 
-const char *ledger_columns(char out[LEDGER_TEXT], const char *prefix)
+const char *ledger_columns(const Ledger *l, char out[LEDGER_TEXT], const char *prefix)
 {
     size_t n = 0;
-    for (int i = 0; i < COLUMNS; i++)
-        n += (size_t)snprintf(out + n, LEDGER_TEXT - n, "%s%s%s", i ? ", " : "", prefix,
-                              columns[i].name);
+    for (int i = 0; i < COLUMNS; i++) {
+        bool there = l->version > 1 || i < COLUMNS - NEW_COLUMNS;
+        n += (size_t)snprintf(out + n, LEDGER_TEXT - n, "%s%s%s", i ? ", " : "",
+                              there ? prefix : "", there ? columns[i].name : "NULL");
+    }
     CHECK(n < LEDGER_TEXT, "%zu", n);
     return out;
 }
@@ -213,6 +219,16 @@ const char *ledger_declarations(char out[LEDGER_TEXT])
                               types[columns[i].type]);
     CHECK(n < LEDGER_TEXT, "%zu", n);
     return out;
+}
+
+int ledger_widen(Ledger *l, Err *e)
+{
+    for (int i = COLUMNS - NEW_COLUMNS; i < COLUMNS; i++) {
+        char sql[128];
+        snprintf(sql, sizeof sql, "ALTER TABLE cell ADD COLUMN %s REAL", columns[i].name);
+        if (sql_run(l, e, sql, "") < 0) return -1;
+    }
+    return 0;
 }
 
 /* -1: not of the column's type, too long, too large or no such word. */

@@ -8,13 +8,14 @@
 #include "base/io.h"
 #include "scaling/ledger.h"
 
-enum { LEDGER_APPLICATION = 0x69734d4c, LEDGER_VERSION = 1, LEDGER_TEXT = 8192 };
+enum { LEDGER_APPLICATION = 0x69734d4c, LEDGER_VERSION = 2, LEDGER_TEXT = 8192 };
 
 struct Ledger {
     sqlite3 *db;
     char path[IO_PATH_MAX];
     bool read_only;
     int64_t driver; /* of this process; 0: it is none */
+    int version;    /* of the file; below LEDGER_VERSION only of one that is read alone */
 };
 
 /* "PATH: cannot WHAT: SQLite's words", with a hint by the kind of error. Returns -1. */
@@ -37,8 +38,12 @@ int sql_number(Ledger *l, Err *e, int64_t *out, const char *sql, const char *typ
 int sql_begin(Ledger *l, Err *e);
 int sql_end(Ledger *l, int rc, Err *e);
 
-/* Columns of table cell that a LedgerCell has, as "a, b, c", with `prefix` in front of each. */
-const char *ledger_columns(char out[LEDGER_TEXT], const char *prefix);
+/* Columns of table cell that a LedgerCell has, as "a, b, c", with `prefix` in front of each; NULL
+ * in place of those that a file of an older version does not have. */
+const char *ledger_columns(const Ledger *l, char out[LEDGER_TEXT], const char *prefix);
+
+/* Adds the columns that version 1 did not have. In a transaction. */
+int ledger_widen(Ledger *l, Err *e);
 
 /* Their declarations, "id TEXT NOT NULL, ...". */
 const char *ledger_declarations(char out[LEDGER_TEXT]);

@@ -69,6 +69,29 @@ static double slope(const Way *w, double log_n)
     return sum / fine;
 }
 
+/* Does the loss fall where the column alone rises from p by half? */
+static bool falls_in(const Way *w, LawPoint p, RunColumn column)
+{
+    double here = fit_loss(w->fit, &p);
+    p.x[column] *= 1.5;
+    if (column == RUN_N) p.x[RUN_N_TOTAL] *= 1.5;
+    return fit_loss(w->fit, &p) < here;
+}
+
+/* The least loss of a scan is that of its first or its last point: why there is no best N or D. */
+static int no_minimum(const Way *w, double log_n, RunColumn column, Err *e)
+{
+    const char *name = w->fit->law->name, *what = run_column_name(column);
+    LawPoint p = point_of(w, log_n);
+    if (!falls_in(w, p, column))
+        return err_set(e, "the fitted law %s doesn't fall in %s: no best %s for a budget of %g",
+                       name, what, what, w->C);
+    return err_set(e, "the best %s for a budget of %g FLOPs lies below %.3g %s by the fitted law "
+                   "%s: are N, D and C in parameters, tokens and FLOPs?", what, w->C,
+                   column == RUN_N ? exp(log_n) : p.x[RUN_D],
+                   column == RUN_N ? "parameters" : "tokens", name);
+}
+
 /* The lowest point of a scan, in ln N, between its neighbours low and high. */
 static int scan(const Way *w, double *low, double *high, Err *e)
 {
@@ -80,17 +103,36 @@ static int scan(const Way *w, double *low, double *high, Err *e)
         double loss = fit_loss(w->fit, &p);
         if (loss < best) best = loss, lowest = i;
     }
-    const char *name = w->fit->law->name;
     if (!isfinite(best))
-        return err_set(e, "the law %s has no finite loss at any N for a budget of %g", name, w->C);
-    if (lowest == 0)
-        return err_set(e, "the fitted law %s doesn't fall in N: no best N for a budget of %g",
-                       name, w->C);
-    if (lowest >= steps)
-        return err_set(e, "the fitted law %s doesn't fall in D: no best D for a budget of %g",
-                       name, w->C);
+        return err_set(e, "the law %s has no finite loss at any N for a budget of %g",
+                       w->fit->law->name, w->C);
+    if (lowest == 0) return no_minimum(w, first, RUN_N, e);
+    if (lowest >= steps) return no_minimum(w, first + steps * coarse, RUN_D, e);
     *low = first + (lowest - 1) * coarse;
     *high = first + (lowest + 1) * coarse;
+    return 0;
+}
+
+static bool reads_d(const Fit *f) { return f->law->columns >> RUN_D & 1; }
+
+/* A law without D gets better with N for ever: N is what C buys with the D that is given. */
+static int buy(const Way *w, Optimum *out, Err *e)
+{
+    double D = w->at.x[RUN_D], low = 0, high = 1;
+    const char *name = w->fit->law->name;
+    if (!(D > 0 && isfinite(D)))
+        return err_set(e, "the law %s does not read D: a best N needs a D that is held", name);
+    if (!(cost_law_per_token(w->cost, 1) * D < w->C))
+        return err_set(e, "%g FLOPs do not buy one parameter with %g tokens", w->C, D);
+    while (cost_law_per_token(w->cost, exp(high)) * D < w->C) high++;
+    for (int it = 0; it < 80; it++) {
+        double middle = (low + high) / 2;
+        *(cost_law_per_token(w->cost, exp(middle)) * D < w->C ? &low : &high) = middle;
+    }
+    LawPoint p = point_of(w, (low + high) / 2);
+    p.x[RUN_D] = D;
+    *out = (Optimum){.C = w->C, .N = p.x[RUN_N], .D = D, .loss = fit_loss(w->fit, &p)};
+    out->outside = out->N < w->cost->low || out->N > w->cost->high;
     return 0;
 }
 
@@ -103,6 +145,7 @@ int optimum_find(const Fit *f, const CostLaw *cost, double C, const LawPoint *at
     if (!(cost->a > 0 && isfinite(cost->b)))
         return err_set(e, "the cost %s = %g N D + %g D: must rise in N", cost->name, cost->a,
                        cost->b);
+    if (!reads_d(f)) return buy(&w, out, e);
     if (scan(&w, &low, &high, e)) return -1;
     for (int it = 0; it < 80; it++) {
         double middle = (low + high) / 2;
@@ -143,6 +186,7 @@ static double close_in(const Way *w, double low, double high, double at_low, dou
 int optimum_near(const Fit *f, const CostLaw *cost, double C, const LawPoint *at, double N,
                  Optimum *out, Err *e)
 {
+    if (!reads_d(f)) return optimum_find(f, cost, C, at, out, e);
     Way w = way_of(f, cost, C, at);
     double low = log(N) - near, high = log(N) + near;
     double at_low = slope(&w, low), at_high = slope(&w, high);

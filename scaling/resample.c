@@ -9,8 +9,7 @@
 
 double run_cost(const RunTable *t, const CostLaw *cost, int64_t row)
 {
-    double N = run_size(t, row), D = run_value(t, RUN_D, row);
-    return cost->a * N * D + cost->b * D;
+    return cost_law_per_token(cost, run_size(t, row)) * run_value(t, RUN_D, row);
 }
 
 /* ---- Groups of rows -------------------------------------------------------------------------- */
@@ -111,6 +110,34 @@ int run_noise(const RunTable *t, const double *weight, RunNoise *out, Err *e)
     }
     free(index);
     out->sd = out->df > 0 ? sqrt(out->sd / out->df) : NAN;
+    return 0;
+}
+
+int run_noise_sd(const RunTable *t, double *sd, Err *e)
+{
+    RunNoise pooled;
+    if (run_noise(t, NULL, &pooled, e)) return -1;
+    for (int64_t i = 0; i < t->rows; i++) {
+        double known = run_value(t, RUN_NOISE, i);
+        sd[i] = known > 0 ? known : pooled.sd * run_value(t, RUN_LOSS, i);
+        if (sd[i] > 0) continue;
+        err_set(e, "%s: no noise is known of the run in line %lld", t->source,
+                (long long)t->line[i]);
+        return err_hint(e, "give a column noise, or runs that differ by their seed alone");
+    }
+    return 0;
+}
+
+int run_noise_weights(const RunTable *t, bool of_log, double *weight, Err *e)
+{
+    double sum = 0;
+    if (run_noise_sd(t, weight, e)) return -1;
+    for (int64_t i = 0; i < t->rows; i++) {
+        double sd = of_log ? weight[i] / run_value(t, RUN_LOSS, i) : weight[i];
+        weight[i] = 1 / (sd * sd);
+        sum += weight[i];
+    }
+    for (int64_t i = 0; i < t->rows; i++) weight[i] *= (double)t->rows / sum;
     return 0;
 }
 

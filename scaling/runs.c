@@ -10,7 +10,7 @@
 
 static const char *const names[RUN_COLUMNS] = {
     "N", "N_total", "D", "C", "loss", "experts", "granularity", "sparsity", "lr", "batch",
-    "budget", "seed", "noise"};
+    "budget", "seed", "noise", "N_no_embed"};
 
 /* What files call the columns besides `names`: of published runs and of papers. */
 static const struct {
@@ -33,7 +33,8 @@ static const struct {
     {"G", RUN_GRANULARITY},           {"S", RUN_SPARSITY},
     {"learning_rate", RUN_LR},        {"peak_lr", RUN_LR},          {"batch_tokens", RUN_BATCH},
     {"budget_flops", RUN_BUDGET},     {"isoflop_budget", RUN_BUDGET},
-    {"loss_sd", RUN_NOISE},           {"loss_std", RUN_NOISE}};
+    {"loss_sd", RUN_NOISE},           {"loss_std", RUN_NOISE},
+    {"active_no_embed", RUN_N_BODY},  {"params_no_embed", RUN_N_BODY}};
 
 const char *run_column_name(RunColumn column) { return names[column]; }
 

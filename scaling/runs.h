@@ -23,6 +23,7 @@ typedef enum RunColumn {
     RUN_BUDGET,      /* FLOPs that the run was planned for: groups runs into isoFLOP curves */
     RUN_SEED,
     RUN_NOISE,       /* known standard deviation of the loss, nats */
+    RUN_N_BODY,      /* activated parameters without embedding and head, where N has them */
     RUN_COLUMNS
 } RunColumn;
 

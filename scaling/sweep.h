@@ -28,6 +28,10 @@ typedef struct Cell {
     int64_t steps, batch, seq_len; /* batch: sequences */
     int64_t seed;
     double N, N_no_embed, N_total; /* activated with and without embedding and head; total */
+    double experts, top_k;   /* specialized ones, and those of a token; dense: 1 and 1 */
+    double granularity;      /* width that a token uses in a block, shared experts' too, over an
+                                expert's: that of a dense block that costs the same */
+    double sparsity;         /* share of the experts, shared ones too, that a token does not use */
     double D;                /* tokens of the whole run, the parent's among them */
     double C;                /* model FLOPs of the whole run, exact */
     double own_flops;        /* what this cell itself trains: C less the parent's */

@@ -10,6 +10,7 @@ enum { MAX_ROWS = 160 };
 
 static const char *const reuses[] = {"off", "trunk", NULL};
 static const char *const schedules[] = {"wsd_sqrt", "wsd", NULL};
+static const char *const checks[] = {"off", "fit", NULL};
 static const char *const priors[] = {"hunyuan", "ratio", "power", NULL};
 static const char *const counts[] = {"active", "active_no_embed", NULL};
 
@@ -53,6 +54,9 @@ static const ConfRow own_rows[] = {
      "warm-up as part of the steps of a size's shortest run; 0: the base's optim.warmup_steps"},
     {"sweep.held_out", CONF_FLOAT, AT(held_out), "0", 0, 1e6, NULL,
      "budget of the check behind the fit, over the largest budget; 0: none"},
+    {"sweep.check", CONF_ENUM, AT(check_by), "off", 1, 0, checks,
+     "fit: at the study's end the held-out budget is run at the N that the fit predicts, and its "
+     "loss set beside the forecast | off"},
     {"sweep.check_rates", CONF_TEXT, AT(check_text), "", 1, 0, NULL,
      "factors on the rate for checks beside each budget's middle size: \"0.5, 2\""},
     {"sweep.force", CONF_BOOL, AT(force), "false", 1, 0, NULL,
@@ -61,6 +65,9 @@ static const ConfRow own_rows[] = {
     {"sweep.cores", CONF_INT, AT(cores), "1", 1, 4096, NULL, "cores of a cell"},
     {"sweep.tries", CONF_INT, AT(tries), "3", 1, 100, NULL,
      "starts of a cell that fails or is preempted"},
+    {"sweep.time_limit", CONF_FLOAT, AT(time_limit), "600", 0, 1e9, NULL,
+     "seconds a trainer may take without a sign of progress (and 20 times a step): then it counts "
+     "as hanging and is ended; 0: any"},
     {"sweep.retry_rate", CONF_FLOAT, AT(retry_rate), "0.5", 0.01, 1, NULL,
      "factor on the rate of the one more try of a cell that diverged"},
 
@@ -111,6 +118,11 @@ static const ConfRow own_rows[] = {
     {"batch.rounding", CONF_FLOAT, AT(rounding), "1.3", 1, 100, NULL,
      "a legal batch is within this factor of the law's, or the cell is left out"},
     POWER_ROWS("rate", rate), POWER_ROWS("batch", batch),
+
+    {"critical.b_star", CONF_FLOAT, AT(critical.b_star), "0", 0, BIG, NULL,
+     "B_crit(L) = b_star / L^(1/alpha) tokens, for the C_min of finished cells; 0: by the B_noise "
+     "that a run measured, if it did"},
+    {"critical.alpha", CONF_FLOAT, AT(critical.alpha), "0", 0, 100, NULL, "see critical.b_star"},
 
     {"limits.ratio", CONF_FLOAT, AT(limits.ratio), "1.5", 1, 1e6, NULL,
      "rate and batch of a cell are within this factor of what their laws say for it alone"},
@@ -209,6 +221,11 @@ static int check_lists(SweepConfig *s, Check k)
     if (s->held_out && s->held_out <= 1)
         return FAIL(k, "sweep.held_out", "%g times the largest budget is not beyond it",
                     s->held_out);
+    if ((s->critical.b_star > 0) != (s->critical.alpha > 0))
+        return FAIL(k, s->critical.b_star > 0 ? "critical.b_star" : "critical.alpha",
+                    "critical.b_star and critical.alpha have an effect only together");
+    if (s->check_by == CHECK_FIT && !s->held_out)
+        return FAIL(k, "sweep.check", "needs sweep.held_out, the budget that is checked");
     return 0;
 }
 

@@ -11,6 +11,7 @@ enum { SWEEP_CHECKS = 8, VARIANT_NAME = 24 };
 
 typedef enum CentrePrior { CENTRE_HUNYUAN, CENTRE_RATIO, CENTRE_POWER } CentrePrior;
 typedef enum CentreCount { COUNT_ACTIVE, COUNT_ACTIVE_NO_EMBED } CentreCount;
+typedef enum SweepCheck { CHECK_OFF, CHECK_FIT } SweepCheck;
 typedef enum SweepReuse { REUSE_OFF, REUSE_TRUNK } SweepReuse;
 typedef struct SweepFamily { /* what changes with the size; the base configuration says the rest */
     int64_t width_step, width_min, width_max; /* d_model */
@@ -69,15 +70,18 @@ struct SweepConfig {
     int schedule;                  /* 0 wsd_sqrt, 1 wsd */
     double cooldown;               /* last part of a run, in which the rate falls */
     double warmup;                 /* part of a size's shortest run; 0: the base's warmup_steps */
+    int check_by;                  /* SweepCheck */
     double held_out;               /* over the largest budget; 0: none */
     bool force;                    /* ratios beyond limits.ratio are taken */
     int64_t jobs, cores, tries;    /* cells at a time; cores of each; tries of one */
+    double time_limit;             /* seconds of a trainer without progress; 0: any */
     double retry_rate;             /* factor on the rate of a diverged cell's second try */
     SweepFamily family;
     SweepCentre centre;
     SweepLaw rate, batch;
     double rounding;               /* of the batch: largest ratio of a legal one to the law's */
     SweepLimits limits;
+    CriticalBatch critical;        /* b_star 0: none */
     int64_t n_variants;            /* 0: the study alone */
     SweepVariant variant[SWEEP_VARIANTS];
 };

@@ -33,7 +33,8 @@ __attribute__((unused)) static void read_sweep(SweepConfig *s, const char *const
 __attribute__((unused)) static void plan_cells(const SweepConfig *s, CellList *l)
 {
     Err e = {0};
-    CellInspector i = sweep_inspector(s->base);
+    SweepSource source = {.base = s->base};
+    CellInspector i = sweep_inspector(&source);
     if (sweep_cells(s, &i, l, &e)) fail_msg("%s", e.message);
 }
 

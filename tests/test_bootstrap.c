@@ -190,7 +190,21 @@ static const Law wave = {.name = "wave", .kind = LAW_LOG, .columns = 1u << RUN_N
                          .n_terms = 2, .n_shape = 1, .term = {"c0", "c1"},
                          .shape = {{"w", 0.5, 12, 6, 8}}, .phi = phi_wave};
 
-/* Warm starts that lead to worse answers are noticed, and all replicates are fitted in full. */
+typedef struct Heard { /* of the progress */
+    int calls;
+    double last, seconds;
+} Heard;
+
+static void hear(void *self, double share, double seconds)
+{
+    Heard *h = self;
+    assert_true(share >= h->last && share <= 1 && seconds >= 0 && isfinite(seconds));
+    h->calls++;
+    h->last = share;
+    h->seconds = seconds;
+}
+
+/* Warm starts that lead to worse answers are noticed, and replicates are fitted from more. */
 static void test_warm_is_checked(void **state)
 {
     FitOptions o = fit_defaults();
@@ -210,8 +224,16 @@ static void test_warm_is_checked(void **state)
     assert_int_equal(fit_law(&t, &wave, NULL, &o, &f, &e), 0);
     assert_near(f.param[2], 7, 0.1);
     for (int lost = 0; lost < 2; lost++) {
+        Heard heard = {0};
+        b.threads = 1;
+        b.progress = hear;
+        b.progress_self = &heard;
         if (lost) f.param[2] = 2;
         Bootstrap x = boot(&t, &f, &b);
+        assert_int_equal(heard.calls, 2 + 30 + 40);
+        assert_true(heard.last == 1 && heard.seconds == 0);
+        assert_int_equal(x.starts, lost ? 4 : 1);
+        assert_int_equal(x.fits, 30 + 40 + (lost ? 36 : 24));
         assert_int_equal(x.warm_checked, 12);
         assert_int_equal(x.warm_worse, lost ? 12 : 0);
         assert_int_equal(x.failed, 0);

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "model/count.h"
+#include "scaling/cell_build.h"
 #include "scaling/cell_law.h"
 #include "train/plan.h"
 
@@ -226,10 +227,11 @@ static void test_refused(void **state)
     }
     assert_int_equal(bad, 9);
     cell_list_clear(&l);
-    CellInspector i = sweep_inspector("configs/runs/nothing.yaml");
+    SweepSource source = {.base = "configs/runs/nothing.yaml"};
+    CellInspector i = sweep_inspector(&source);
     assert_int_equal(sweep_cells(&s, &i, &l, &e), -1);
     assert_has(e.message, "configs/runs/nothing.yaml");
-    i = sweep_inspector("configs/runs/demo.yaml");
+    source.base = "configs/runs/demo.yaml";
     assert_int_equal(sweep_cells(&s, &i, &l, &e), -1);
     assert_has(e.message, "train.minutes");
 }
@@ -314,7 +316,8 @@ static void test_held_out(void **state)
     CellList l;
     Err e = {0};
     (void)state;
-    CellInspector i = sweep_inspector("configs/runs/tiny.yaml");
+    SweepSource source = {.base = "configs/runs/tiny.yaml"};
+    CellInspector i = sweep_inspector(&source);
     read_sweep(&s, (const char *const[]){"sweep.held_out=3", NULL});
     if (sweep_held_out(&s, &i, 200000, &l, &e)) fail_msg("%s", e.message);
     assert_int_equal(l.count, 1);
@@ -327,6 +330,147 @@ static void test_held_out(void **state)
     assert_has(e.message, "sweep.held_out is 0");
 }
 
+/* What laws of mixtures read: of the tiny family (8 experts of d/2, 2 a token, one shared expert of
+ * d/2), of a variant with other experts, of a dense one. */
+static void test_experts(void **state)
+{
+    SweepConfig s;
+    CellList l;
+    (void)state;
+    CELLS(&s, &l, "sweep.sizes=1");
+    const Cell *c = &l.cell[0];
+    CellFacts f;
+    Err e = {0};
+    SweepSource source = {.base = s.base};
+    CellInspector i = sweep_inspector(&source);
+    if (i.inspect(i.self, c->overrides, &f, &e)) fail_msg("%s", e.message);
+    const ModelConfig *m = &f.model;
+    assert_true(m->n_experts > 1 && m->n_shared > 0);
+    assert_true(c->experts == (double)m->n_experts && c->top_k == (double)m->top_k);
+    double wide = (double)(m->top_k * m->expert_width + m->n_shared * m->shared_width);
+    assert_true(c->granularity == wide / (double)m->expert_width);
+    assert_true(c->sparsity == (double)(m->n_experts - m->top_k) /
+                                   (double)(m->n_experts + m->n_shared));
+    assert_true(c->sparsity > 0 && c->sparsity < 1 && c->granularity > 1);
+    ModelConfig odd = {.n_experts = 16, .top_k = 1, .expert_width = 24, .n_shared = 2,
+                       .shared_width = 36}, dense = {.n_shared = 1, .shared_width = 64};
+    Cell x = {.N = 1};
+    cell_experts(&odd, &x);
+    assert_true(x.experts == 16 && x.top_k == 1 && x.granularity == 4);
+    assert_true(x.sparsity == 15.0 / 18);
+    cell_experts(&dense, &x);
+    assert_true(x.experts == 1 && x.top_k == 1 && x.granularity == 1 && x.sparsity == 0);
+    cell_list_clear(&l);
+}
+
+typedef struct Recorded { /* a plan that was run */
+    LedgerCell cell[256];
+    int count;
+} Recorded;
+
+static const Cell *in_record(const Recorded *r, const char *id)
+{
+    for (int i = 0; i < r->count; i++)
+        if (!strcmp(r->cell[i].cell.id, id) && !r->cell[i].cell.left_out[0])
+            return &r->cell[i].cell;
+    return NULL;
+}
+
+/* What a plan with the same record says: no name under two ids, no parent from nowhere. */
+static void check_beside(const Recorded *r, const CellList *l)
+{
+    for (int i = 0; i < l->count; i++) {
+        const Cell *c = &l->cell[i];
+        if (c->left_out[0]) continue;
+        for (int k = 0; k < r->count; k++)
+            if (!r->cell[k].cell.left_out[0] && !strcmp(r->cell[k].cell.name, c->name))
+                assert_string_equal(r->cell[k].cell.id, c->id);
+        bool before = !c->parent[0] || in_record(r, c->parent);
+        for (int k = 0; k < i; k++) before = before || !strcmp(l->cell[k].id, c->parent);
+        if (!before) fail_msg("%s has no parent", c->name);
+    }
+}
+
+/* A study whose ends bend a law, run in part, then with force, then again without: trunks that were
+ * run stand, in pieces that are new the rest begins from them, and points keep where they began. */
+static void test_force_on_record(void **state)
+{
+    static Recorded r;
+    SweepConfig s;
+    CellList l;
+    Err e = {0};
+    int left_out = 0, old = 0;
+    (void)state;
+#define BENT                                                                                       \
+    "rate.law=power", "rate.value=1.0", "rate.exp_d=-0.4", "limits.ratio=1.2", "sweep.sizes=7"
+    CELLS(&s, &l, BENT);
+    for (int i = 0; i < l.count; i++) {
+        r.cell[r.count++] = (LedgerCell){.cell = l.cell[i], .state = STATE_DONE};
+        left_out += l.cell[i].left_out[0] != 0;
+    }
+    cell_list_clear(&l);
+    assert_true(left_out > 0 && left_out < r.count);
+    read_sweep(&s, (const char *const[]){BENT, "sweep.force=true", NULL});
+    SweepSource source = {.base = s.base};
+    CellInspector i = sweep_inspector(&source);
+    CellList alone;
+    if (sweep_cells(&s, &i, &alone, &e)) fail_msg("%s", e.message);
+    int clashes = 0;
+    for (int k = 0; k < alone.count; k++)
+        for (int j = 0; j < r.count; j++)
+            clashes += !r.cell[j].cell.left_out[0] &&
+                       !strcmp(r.cell[j].cell.name, alone.cell[k].name) &&
+                       strcmp(r.cell[j].cell.id, alone.cell[k].id) != 0;
+    assert_true(clashes > 0); /* the study is one that this is about */
+    cell_list_clear(&alone);
+    if (sweep_cells_of(&s, &i, r.cell, r.count, &l, &e)) fail_msg("%s", e.message);
+    check_beside(&r, &l);
+    for (int k = 0; k < l.count; k++) {
+        assert_true(!l.cell[k].left_out[0]);
+        bool there = in_record(&r, l.cell[k].id) != NULL;
+        old += there;
+        if (!there) r.cell[r.count++] = (LedgerCell){.cell = l.cell[k], .state = STATE_DONE};
+    }
+    assert_true(old > 0 && old < l.count);
+    cell_list_clear(&l);
+    s.force = false; /* what was run is not left out any more */
+    if (sweep_cells_of(&s, &i, r.cell, r.count, &l, &e)) fail_msg("%s", e.message);
+    check_beside(&r, &l);
+    for (int k = 0; k < l.count; k++) assert_true(in_record(&r, l.cell[k].id) != NULL);
+    cell_list_clear(&l);
+}
+
+static double nearest(void *self, const Cell *c)
+{
+    const double *wanted = self;
+    return fabs(log(c->N / *wanted)) + (c->D > 0 && c->experts > 1 ? 0 : 9);
+}
+
+/* The model of the least loss at what the budget buys it. */
+static void test_held_out_best(void **state)
+{
+    SweepConfig s;
+    CellList l;
+    Err e = {0};
+    (void)state;
+    read_sweep(&s, (const char *const[]){"sweep.held_out=3", NULL});
+    SweepSource source = {.base = s.base};
+    CellInspector i = sweep_inspector(&source);
+    for (double N = 1e5; N < 5e5; N *= 1.7) {
+        const CellLoss law = {nearest, &N};
+        if (sweep_held_out_best(&s, &i, &law, &l, &e)) fail_msg("%s", e.message);
+        assert_int_equal(l.count, 1);
+        const Cell *c = &l.cell[0];
+        assert_true(c->kind == CELL_CHECK && !c->left_out[0] && !c->parent[0]);
+        if (fabs(log(c->N / N)) > 0.35) fail_msg("%g for %g", c->N, N);
+        assert_true(fabs(c->C / (3 * 1.2e12) - 1) <= 0.005);
+        cell_list_clear(&l);
+    }
+    s.held_out = 0;
+    const CellLoss law = {nearest, &(double){1e5}};
+    assert_int_equal(sweep_held_out_best(&s, &i, &law, &l, &e), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -335,6 +479,8 @@ int main(void)
         cmocka_unit_test(test_limits),   cmocka_unit_test(test_refused),
         cmocka_unit_test(test_study),    cmocka_unit_test(test_identity),
         cmocka_unit_test(test_held_out),
+        cmocka_unit_test(test_experts), cmocka_unit_test(test_force_on_record),
+        cmocka_unit_test(test_held_out_best),
     };
     return cmocka_run_group_tests(tests, help_begin, help_end);
 }

@@ -32,7 +32,8 @@ static void take(Ended *r, const CellList *l, double best)
 static void ask(const SweepConfig *s, const Ended *r, CellList *more)
 {
     Err e = {0};
-    CellInspector i = sweep_inspector(s->base);
+    SweepSource source = {.base = s->base};
+    CellInspector i = sweep_inspector(&source);
     if (sweep_more(s, &i, r->cell, r->count, more, &e)) fail_msg("%s", e.message);
 }
 
@@ -66,7 +67,8 @@ static int bracket(const Ended *r, double budget, int *below, int *above)
 static void check_brackets(const SweepConfig *s, const Ended *r)
 {
     static SweepBracket b[SWEEP_BUDGETS * SWEEP_VARIANTS];
-    CellInspector i = sweep_inspector(s->base);
+    SweepSource source = {.base = s->base};
+    CellInspector i = sweep_inspector(&source);
     Err e = {0};
     int n, below, above;
     if (sweep_brackets(s, &i, r->cell, r->count, b, &n, &e)) fail_msg("%s", e.message);

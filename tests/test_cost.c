@@ -3,12 +3,14 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/io.h"
 #include "tests/ref/tiny.h"
 #include "train/estimate.h"
 
@@ -146,6 +148,70 @@ static void dry_accounts_are_real(void **state)
     }
 }
 
+/* The row of docs/GPU.md's table of bytes that names the operation, or NULL. */
+static const char *row_of_bytes(const char *page, const char *operation)
+{
+    char name[64];
+    const char *table = strstr(page, "## Bytes");
+    snprintf(name, sizeof name, "`%s`", operation);
+    for (const char *line = table; line; line = strchr(line + 1, '\n')) {
+        const char *at = line[1] == '|' && line[2] == ' ' ? strstr(line, name) : NULL;
+        if (at && at < strstr(line + 2, " | ")) return line + 1;
+    }
+    return NULL;
+}
+
+/* MB that the example of a row says. */
+static double example_of(const char *row)
+{
+    const char *end = strchr(row, '\n');
+    while (*end != '|' || end[1] == '\n') end--;
+    return strtod(end + 1 + strcspn(end + 1, "0123456789"), NULL);
+}
+
+/* The page's example: N tokens, D wide, experts F wide. */
+static void run_example(Device *d)
+{
+    enum { N = 32768, D = 1024, F = 2816, E = 16, V = 32768 };
+    Err e = {0};
+    char *at = dev_alloc(d, 1 << 20, "example", &e); /* nothing is read or written */
+    Tensor x = tensor_2d(at, DT_BF16, N, D), gu = tensor_2d(at, DT_BF16, N, 2 * F);
+    Tensor h = tensor_2d(at, DT_BF16, N, F), table = tensor_2d(at, DT_BF16, V, D);
+    assert_non_null(at);
+    device_reset_accounts(d);
+    dev_linear_fwd(d, x, x, tensor_2d(at, DT_BF16, D, D), tensor_none());
+    dev_swiglu_fwd(d, h, gu);
+    dev_swiglu_bwd(d, gu, h, gu);
+    dev_embed_fwd(d, x, tensor_1d(at, DT_I32, N), table);
+    dev_router_fwd(d, tensor_2d(at, DT_F32, N, E), x, tensor_2d(at, DT_F32, E, D));
+}
+
+/* Every operation has its row in the table of bytes; examples are what a dry device books. */
+static void every_operation_has_its_bytes(void **state)
+{
+    (void)state;
+    Err e = {0};
+    char *page;
+    size_t size;
+    int compared = 0;
+    const DeviceAccount *a;
+    Device *d = device_create("dry", NULL, &e);
+    if (!d || io_read_all("docs/GPU.md", 1 << 20, &page, &size, &e)) fail_msg("%s", e.message);
+    run_example(d);
+    int n = device_accounts(d, &a);
+    for (int i = 0; i < n; i++) {
+        const char *row = row_of_bytes(page, a[i].name);
+        if (!row) fail_msg("%s has no row in docs/GPU.md's table of bytes", a[i].name);
+        if (!a[i].calls) continue;
+        double told = example_of(row), booked = (double)a[i].bytes / 1e6;
+        if (fabs(told - booked) > 0.51) fail_msg("%s: %g MB, told %g", a[i].name, booked, told);
+        compared++;
+    }
+    assert_int_equal(compared, 5);
+    free(page);
+    device_destroy(&d);
+}
+
 /* By hand: no GPU is faster than its peaks, twice the work takes longer, exchange only adds. */
 static void estimates_have_bounds(void **state)
 {
@@ -175,6 +241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_measurements),
         cmocka_unit_test(every_operation_has_a_cost),
+        cmocka_unit_test(every_operation_has_its_bytes),
         cmocka_unit_test(dry_accounts_are_real),
         cmocka_unit_test(estimates_have_bounds),
     };

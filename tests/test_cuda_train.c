@@ -362,11 +362,12 @@ static void a_step_waits_for_nothing(void **state)
         for (int s = 0; s < 4; s++) {
             device_reset_accounts(cuda.d);
             cuda.syncs = 0;
-            int64_t before = sim_launches(NULL);
+            int64_t before = sim_launches(NULL), adamw_before = sim_launches("adamw");
             step(&cuda, &batch, s, NULL, NULL);
             int64_t launches = sim_launches(NULL) - before;
             if (s < 2) continue; /* the first runs, the second is recorded */
             assert_int_equal(cuda.syncs, 0);
+            assert_in_range(sim_launches("adamw") - adamw_before, 1, 2); /* all parameters */
             double estimated = estimated_launches(cuda.d);
             printf("%s: %lld launches and copies a step, %.0f estimated\n", names[i],
                    (long long)launches, estimated);

@@ -324,10 +324,50 @@ static void test_refusals(void **state)
     free(path);
 }
 
+/* Held-out windows: of n asked, each source gives its share, evenly spread in file order, at every
+ * length; all of them are all; a new segment begins with the first ones. */
+static void test_spread(void **state)
+{
+    (void)state;
+    LoaderOptions o = options(SOURCES, 16);
+    o.shuffle = false;
+    o.once = true;
+    Loader *l = open_loader(&o);
+    Err e = {0};
+    int64_t windows = loader_windows(l), mixed = loader_whole_mixture(l);
+    const int64_t asked[] = {1, 2, 3, 7, 20, mixed, mixed + 1, windows - 1, windows};
+    for (size_t k = 0; k < sizeof asked / sizeof *asked; k++) {
+        const int64_t n = asked[k];
+        int64_t count[SOURCES] = {0}, seen[SOURCES] = {0}, has[SOURCES] = {0};
+        int source;
+        loader_spread(l, 0);
+        for (int64_t i = 0; i < windows; i++) {
+            loader_where(l, i, &source);
+            has[source]++;
+            count[source] += i < n;
+        }
+        loader_spread(l, n);
+        for (int64_t i = 0; i < n; i++) {
+            int64_t at = loader_where(l, i, &source);
+            assert_int_equal(at, seen[source] * has[source] / count[source] * 16);
+            seen[source]++;
+        }
+        assert_memory_equal(seen, count, sizeof seen);
+    }
+    int first, again;
+    loader_spread(l, mixed / 2);
+    int64_t spread = loader_where(l, mixed / 2 - 1, &first);
+    LoaderSegment segment = loader_segment(l, 0, 16);
+    assert_ok(loader_begin(l, &segment, &e), e);
+    assert_true(loader_where(l, mixed / 2 - 1, &again) < spread && again == first);
+    loader_close(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_once), cmocka_unit_test(test_shares_by_segment),
+        cmocka_unit_test(test_once),
+        cmocka_unit_test(test_spread), cmocka_unit_test(test_shares_by_segment),
         cmocka_unit_test(test_segments_of_one_mixture), cmocka_unit_test(test_no_source_starves),
         cmocka_unit_test(test_no_window_twice_in_an_epoch),
         cmocka_unit_test(test_new_length),

@@ -172,16 +172,17 @@ static void test_bad_cells(void **state)
         make_cell("p", NULL, CELL_POINT, "fake=preempt-once"),
         make_cell("s", NULL, CELL_POINT, "fake=stranger"),
         make_cell("x", NULL, CELL_POINT, ""),
+        make_cell("n", NULL, CELL_POINT, "fake=nan"),
     };
     cells[12].D = 1281;
     add_cells(l, cells, sizeof cells / sizeof *cells);
     run_to_end(folder, &l, &o);
     check_ledger(l);
     LedgerCell c = cell_named(l, "t");
+    char line[200];
     assert_true(c.state == STATE_DONE && c.lr_factor == 0.5 && c.tries == 2);
     assert_int_equal(ask(l, "SELECT count(*) FROM event WHERE now = 'diverged' AND reason ="
                             " 'too fast' AND lr_factor = 1"), 3);
-    char line[200];
     snprintf(line, sizeof line, "finish %s@0.5 lr=0.0050000000000000001 from=", c.cell.id);
     assert_int_equal(logged(folder, line, NULL), 1);
     assert_true(io_exists(at("bad/cells/%s.diverged-1/result.json", c.cell.id)));
@@ -208,7 +209,7 @@ static void test_bad_cells(void **state)
     c = cell_named(l, "f");
     assert_true(c.state == STATE_FAILED && c.tries == 3);
     assert_string_equal(c.reason, "exit code 1: first line | error: broken on purpose");
-    assert_int_equal(cell_named(l, "g").tries, 2);
+    assert_true(cell_named(l, "g").tries == 2 && cell_named(l, "n").tries == 2);
     assert_has(cell_named(l, "m").reason, "ended with code 0, but wrote no result.json");
     assert_int_equal(logged(folder, "start", id_of("m")), 3);
     c = cell_named(l, "p");
@@ -219,6 +220,8 @@ static void test_bad_cells(void **state)
     c = cell_named(l, "x");
     assert_true(c.state == STATE_FAILED && c.tries == 1 && isnan(c.result.loss));
     assert_string_equal(c.reason, "trained on 1280 tokens, 1281 were planned");
+    assert_true(cell_named(l, "n").lr_factor == 0.5); /* diverged, not failed */
+    assert_int_equal(ask(l, "SELECT count(*) FROM event WHERE reason LIKE '%not finite'"), 2);
     ledger_close(&l);
 }
 

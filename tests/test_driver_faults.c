@@ -32,7 +32,7 @@ static void assert_counts(Ledger *l, int done, int diverged, int failed)
 
 /* ---- Another driver plans meanwhile -----------------------------------------------------------*/
 
-typedef enum Other { OTHER_ADDS_SAME, OTHER_ADDS_MORE, OTHER_HAS_THEM } Other;
+typedef enum Other { OTHER_ADDS_SAME, OTHER_ADDS_MORE, OTHER_HAS_THEM, OTHER_CANCELS } Other;
 
 typedef struct Study {
     const char *folder;
@@ -48,7 +48,10 @@ static int more(void *self, const LedgerCell *have, int n, CellList *out, Err *e
     (void)have;
     if (s->asked++ == 0 && s->other != OTHER_HAS_THEM) {
         Ledger *l = open_ledger(s->folder);
-        add_cells(l, cells, 2);
+        if (s->other == OTHER_CANCELS)
+            OK(ledger_cancel(l, NULL, NULL, e));
+        else
+            add_cells(l, cells, 2);
         ledger_close(&l);
     }
     if (s->other == OTHER_HAS_THEM) cells[0] = cells[1] = make_cell("a", NULL, CELL_POINT, "");
@@ -240,13 +243,108 @@ static void test_long_line(void **state)
     }
 }
 
+/* A sweep that is cancelled as a whole, though everything planned is done, asks for no more sizes:
+ * not those that were worked out when the request came, and none later, until it is tried again. */
+static void test_cancelled(void **state)
+{
+    (void)state;
+    Study s = {.folder = new_sweep("cancelled"), .other = OTHER_CANCELS};
+    DriverOptions o = options(s.folder);
+    DriverCalls calls = {.self = &s, .more = more};
+    Ledger *l = open_ledger(s.folder);
+    Cell a = make_cell("a", NULL, CELL_POINT, "");
+    Err e = {0};
+    int n;
+    add_cells(l, &a, 1);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(driver_run(l, &o, &calls, &e), DRIVER_DONE);
+        assert_counts(l, 1, 0, 0);
+        assert_int_equal(s.asked, 1);
+    }
+    OK(ledger_retry(l, "a", &n, e)); /* of one cell: nothing changes */
+    assert_int_equal(driver_run(l, &o, &calls, &e), DRIVER_DONE);
+    assert_counts(l, 1, 0, 0);
+    OK(ledger_retry(l, NULL, &n, e));
+    assert_int_equal(driver_run(l, &o, &calls, &e), DRIVER_DONE);
+    assert_counts(l, 3, 0, 0);
+    check_ledger(l);
+    ledger_close(&l);
+}
+
+/* ---- Trainers that hang -----------------------------------------------------------------------*/
+
+static int starts(const char *folder, const char *name)
+{
+    char path[PATH * 2];
+    snprintf(path, sizeof path, "%s/cells/%s/starts", folder, id_of(name));
+    char *text = read_file(path, NULL);
+    int n = atoi(text);
+    free(text);
+    return n;
+}
+
+/* One that does nothing is ended, even if it ignores SIGTERM, and tried again; one that is slow and
+ * shows it is left alone, and one that is not yet late by the time that its steps take. */
+static void test_hanging(void **state)
+{
+    (void)state;
+    char *folder = strdup(new_sweep("hanging"));
+    DriverOptions o = options(folder);
+    Ledger *l = open_ledger(folder);
+    Cell cells[] = {make_cell("h", NULL, CELL_POINT, "fake=hang-once"),
+                    make_cell("s", NULL, CELL_POINT, "fake=slow"),
+                    make_cell("p", NULL, CELL_POINT, "fake=pause"),
+                    make_cell("g", NULL, CELL_POINT, "fake=hang")};
+    Err e = {0};
+    o.jobs = 4;
+    o.grace = 1;
+    o.time_limit = 1.5;
+    o.tries = (LedgerTries){2, 1, 0.5};
+    cells[2].seconds = 10; /* 10 steps of a second: 20 s without a sign may pass */
+    add_cells(l, cells, 4);
+    alarm(4 * PATIENCE);
+    assert_int_equal(driver_run(l, &o, NULL, &e), DRIVER_DONE);
+    alarm(0);
+    assert_counts(l, 3, 0, 1);
+    LedgerCell c = cell_named(l, "h");
+    assert_true(c.state == STATE_DONE && c.tries == 2);
+    assert_int_equal(starts(folder, "h"), 2);
+    assert_int_equal(ask(l, "SELECT count(*) FROM event WHERE now = 'failed' AND reason LIKE"
+                            " 'no sign of progress for %'"), 3);
+    assert_true(cell_named(l, "s").tries == 1 && cell_named(l, "p").tries == 1);
+    c = cell_named(l, "g");
+    assert_true(c.state == STATE_FAILED && c.tries == 2);
+    assert_has(c.reason, "(sweep.time_limit");
+    check_ledger(l);
+    ledger_close(&l);
+    free(folder);
+}
+
+/* Without a limit nothing is ended. */
+static void test_no_limit(void **state)
+{
+    (void)state;
+    char *folder = new_sweep("patient");
+    DriverOptions o = options(folder);
+    Ledger *l = open_ledger(folder);
+    Cell cells[] = {make_cell("p", NULL, CELL_POINT, "fake=pause")};
+    Err e = {0};
+    o.time_limit = -1;
+    add_cells(l, cells, 1);
+    assert_int_equal(driver_run(l, &o, NULL, &e), DRIVER_DONE);
+    assert_counts(l, 1, 0, 0);
+    assert_int_equal(cell_named(l, "p").tries, 1);
+    ledger_close(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_planned_by_another), cmocka_unit_test(test_children),
         cmocka_unit_test(test_taken_for_dead),
         cmocka_unit_test(test_diverged_without_folder), cmocka_unit_test(test_not_moved_aside),
-        cmocka_unit_test(test_long_line),
+        cmocka_unit_test(test_long_line), cmocka_unit_test(test_cancelled),
+        cmocka_unit_test(test_hanging), cmocka_unit_test(test_no_limit),
     };
     log_set_quiet(1);
     return cmocka_run_group_tests(tests, help_begin, help_end);

@@ -300,6 +300,84 @@ static void a_budget_apart(void **state)
     }
 }
 
+/* All losses of budget `bad` moved by as much: its minimum stays where it is. */
+static void level_is_told(int bad, double by)
+{
+    RunTable t = sound(12);
+    int64_t line[SIZES];
+    for (int s = 0; s < SIZES; s++) {
+        t.column[RUN_LOSS][place(bad, s)] += by;
+        line[s] = place(bad, s) + 1;
+    }
+    Hygiene h = check(&t, NAN);
+    if (h.count != 1) fail_msg("budget %d, moved by %g: %d findings", bad, by, h.count);
+    assert_finding(&t, &h, HYGIENE_OUTLIER, line, SIZES,
+                   by > 0 ? "nats above the law through the other 4 budgets"
+                          : "nats below the law through the other 4 budgets");
+    double told = strtod(strstr(find(&h, HYGIENE_OUTLIER)->text, "lie ") + 4, NULL);
+    double budget = find(&h, HYGIENE_OUTLIER)->budget;
+    if (!(fabs(told - fabs(by)) < 0.03)) fail_msg("budget %d: %g, not %g", bad, told, by);
+    assert_true(fabs(budget / (1e18 * pow(3, bad)) - 1) < 1e-9);
+    assert_int_equal(h.n_clean, RUNS - SIZES);
+    hygiene_clear(&h);
+    run_table_clear(&t);
+}
+
+static void a_level_apart(void **state)
+{
+    (void)state;
+    static const double by[] = {0.1, -0.1, 1};
+    for (int bad = 0; bad < BUDGETS; bad++)
+        for (int k = 0; k < 3; k++) level_is_told(bad, by[k]);
+}
+
+/* Level findings among `studies` sound ones of 4 to 6 budgets. */
+static int levels_doubted(int studies, double noise, double wide, double drift)
+{
+    int doubted = 0;
+    for (int study = 0; study < studies; study++) {
+        RunTable t;
+        Err e = {0};
+        int budgets = 4 + study % 3;
+        PhiloxKey key = {.seed = (uint64_t)study, .purpose = RNG_TEST, .position = 2};
+        assert_int_equal(run_table_make(&t, budgets * SIZES, law_columns, &e), 0);
+        for (int i = 0; i < budgets * SIZES; i++) {
+            double C = 1e18 * pow(3, i / SIZES), u = (i % SIZES - 3 + 0.2) / 3;
+            double N = t.column[RUN_N][i] = best_n(C) * pow(wide, u);
+            double D = t.column[RUN_D][i] = C / 6 / N;
+            t.column[RUN_LOSS][i] = 1.69 + 406.4 * pow(N, -0.34) +
+                                    410.7 * pow(D, -0.28 - drift * log(N / 1e8)) +
+                                    noise * philox_normal(&key, (uint32_t)i);
+        }
+        Hygiene h = check(&t, NAN);
+        bool said = false;
+        for (int i = 0; i < h.count; i++)
+            said |= h.finding[i].kind == HYGIENE_OUTLIER &&
+                    strstr(h.finding[i].text, "its losses lie");
+        doubted += said;
+        hygiene_clear(&h);
+        run_table_clear(&t);
+    }
+    return doubted;
+}
+
+/* Whatever the noise, the width of the curves, and a law that is not quite the one fitted. */
+static void sound_levels_are_not_doubted(void **state)
+{
+    (void)state;
+    int studies = getenv("ISOMOE_LONG") ? 2000 : 100;
+    static const double noise[] = {0, 2e-3, 3e-2};
+    for (int k = 0; k < 3; k++)
+        for (int wide = 2; wide <= 8; wide *= 4)
+            for (int drift = 0; drift < 2; drift++) {
+                int doubted = levels_doubted(noise[k] > 0 ? studies : 3, noise[k], wide,
+                                             2e-3 * drift);
+                if (doubted * 100 > 2 * studies)
+                    fail_msg("noise %g, wide %d, drift %d: %d of %d are doubted", noise[k], wide,
+                             drift, doubted, studies);
+            }
+}
+
 static void humps(void **state)
 {
     (void)state;
@@ -309,6 +387,7 @@ static void humps(void **state)
     Hygiene h = check(&t, NAN);
     assert_only(&h, HYGIENE_CONVEX);
     assert_finding(&t, &h, HYGIENE_CONVEX, &line, 1, "above the line between its neighbours");
+    assert_null(strstr(find(&h, HYGIENE_CONVEX)->text, "too low"));
     hygiene_clear(&h);
     run_table_clear(&t);
     t = sound(8);
@@ -321,6 +400,79 @@ static void humps(void **state)
     assert_finding(&t, &h, HYGIENE_CONVEX, lines, SIZES, "opens downwards");
     hygiene_clear(&h);
     run_table_clear(&t);
+}
+
+/* Noise 2e-3: a loss that is too low makes humps of its sound neighbours, in the middle of a curve,
+ * beside its end and at it; 20 standard deviations make none of 4. */
+static void a_loss_too_low_is_named_itself(void **state)
+{
+    (void)state;
+    static const struct {
+        int size;
+        double by;
+    } low[] = {{1, 0.15}, {3, 0.15}, {3, 0.04}, {4, 0.04}, {5, 0.15}, {0, 0.2}, {6, 0.2}, {3, 2}};
+    for (size_t k = 0; k < sizeof low / sizeof *low; k++)
+        for (uint64_t seed = 0; seed < 20; seed++) {
+            RunTable t = sound(seed);
+            int64_t line = place(2, low[k].size) + 1;
+            t.column[RUN_LOSS][line - 1] -= low[k].by;
+            Hygiene h = check(&t, NAN);
+            if (h.count != 1) fail_msg("%d, seed %d: %d findings", (int)k, (int)seed, h.count);
+            assert_finding(&t, &h, HYGIENE_CONVEX, &line, 1, "is too low");
+            hygiene_clear(&h);
+            run_table_clear(&t);
+        }
+    RunTable t = sound(9); /* one too high in a budget, one too low in another */
+    t.column[RUN_LOSS][place(1, 1)] += 0.1;
+    t.column[RUN_LOSS][place(3, 3)] -= 0.1;
+    Hygiene h = check(&t, NAN);
+    assert_only(&h, HYGIENE_CONVEX);
+    assert_int_equal(h.n_clean, RUNS - 2);
+    for (int64_t i = 0; i < RUNS; i++)
+        assert_int_equal(h.clean[i],
+                         t.line[i] != place(1, 1) + 1 && t.line[i] != place(3, 3) + 1);
+    hygiene_clear(&h);
+    run_table_clear(&t);
+}
+
+/* Of four sizes any three lie on a parabola. */
+static void few_sizes_do_not_tell_which(void **state)
+{
+    (void)state;
+    RunTable t = sound(10);
+    int64_t line[] = {place(3, 3) + 1, place(3, 4) + 1, place(3, 5) + 1};
+    for (int b = 0; b < BUDGETS; b++)
+        for (int s = 0; s < SIZES; s++) {
+            int64_t i = place(b, s);
+            double N = best_n(1e18 * pow(3, b)) * pow(1.5, s - 4.5), D = 1e18 * pow(3, b) / 6 / N;
+            t.column[RUN_N][i] = N;
+            t.column[RUN_D][i] = D;
+            t.column[RUN_LOSS][i] = s < 3 ? NAN : loss_at(N, D) + (s % 2 ? 1e-4 : -1e-4);
+        }
+    t.column[RUN_LOSS][place(3, 4)] += 0.015;
+    Hygiene h = check(&t, NAN);
+    assert_finding(&t, &h, HYGIENE_CONVEX, line, 3, "cannot be told from 4 sizes");
+    hygiene_clear(&h);
+    run_table_clear(&t);
+}
+
+/* Wide curves are no parabolas and have no humps. */
+static void wide_curves_are_convex(void **state)
+{
+    (void)state;
+    for (int wide = 2; wide <= 32; wide *= 2) {
+        RunTable t = sound(11);
+        for (int64_t i = 0; i < RUNS; i++) {
+            double C = t.column[RUN_C][i], u = (double)(i % SIZES - 3) / 3;
+            double N = t.column[RUN_N][i] = best_n(C) * pow(wide, u);
+            double D = t.column[RUN_D][i] = C / 6 / N;
+            t.column[RUN_LOSS][i] = loss_at(N, D);
+        }
+        Hygiene h = check(&t, NAN);
+        if (h.count) fail_msg("%d: %s", wide, h.finding[0].text);
+        hygiene_clear(&h);
+        run_table_clear(&t);
+    }
 }
 
 /* A grid of N and D has no isoFLOP curves, so nothing is said of their minima. */
@@ -406,6 +558,11 @@ int main(void)
         cmocka_unit_test(mixed_conventions),             cmocka_unit_test(minima_at_the_edge),
         cmocka_unit_test(tokens_tied_to_parameters),     cmocka_unit_test(a_budget_apart),
         cmocka_unit_test(humps),                         cmocka_unit_test(few_and_odd_tables),
+        cmocka_unit_test(a_loss_too_low_is_named_itself),
+        cmocka_unit_test(a_level_apart),
+        cmocka_unit_test(sound_levels_are_not_doubted),
+        cmocka_unit_test(few_sizes_do_not_tell_which),
+        cmocka_unit_test(wide_curves_are_convex),
         cmocka_unit_test(grids_are_not_judged_as_curves),
         cmocka_unit_test(any_numbers_end_well)};
     return cmocka_run_group_tests(tests, help_begin, help_end);

@@ -1,5 +1,6 @@
 /* tests/test_launch.c - how trainers are started: words of a template, locks that children hold,
- * cores, last words; jobs under stand-ins for srun and sbatch, and the real Slurm where it is. */
+ * cores, last words; jobs under stand-ins for mpirun, srun and sbatch, and the real ones where they
+ * are. */
 #include "tests/sweep_help.h"
 
 #include <sched.h>
@@ -50,6 +51,61 @@ static void test_templates(void **state)
     for (int i = 0; launch_mode_at(i); i++)
         assert_ptr_equal(launch_mode_find(launch_mode_at(i)->name), launch_mode_at(i));
     assert_null(launch_mode_find("cloud"));
+}
+
+/* What a mode adds to the environment, but for what is set there already. */
+static void test_environment(void **state)
+{
+    static const char *const show[] = {"sh", "-c", "echo $ISOMOE_ONE $ISOMOE_TWO $ISOMOE_THREE"};
+    static const char *const add[] = {"ISOMOE_ONE=1", "ISOMOE_TWO=2", NULL};
+    LaunchMode mode = {.start = "{command}", .environment = add};
+    LaunchJob j = job(at("environment"));
+    (void)state;
+    j.command = show;
+    j.n_command = 3;
+    setenv("ISOMOE_TWO", "own", 1);
+    setenv("ISOMOE_THREE", "3", 1);
+    assert_int_equal(finish(&mode, &j), 0);
+    assert_null(getenv("ISOMOE_ONE"));
+    unsetenv("ISOMOE_TWO");
+    unsetenv("ISOMOE_THREE");
+    char *text = read_file(j.output, NULL);
+    assert_string_equal(text, "1 own 3\n");
+    free(text);
+}
+
+/* A child's own signal, when the process that started it is killed. */
+static void test_death(void **state)
+{
+    static const char *const wait[] = {
+        "sh", "-c", "trap 'echo USR1; exit' USR1; trap 'echo TERM; exit' TERM; echo there;"
+                    "while true; do sleep 0.01; done"};
+    static const struct { int death; const char *text; } rows[] = {
+        {SIGUSR1, "there\nUSR1\n"}, {SIGTERM, "there\nTERM\n"}, {0, "there\nTERM\n"}};
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        LaunchMode mode = {.start = "{command}", .death = rows[i].death};
+        LaunchJob j = job(at("death%d", i));
+        char *text = NULL;
+        pid_t pid, parent = fork();
+        j.command = wait;
+        j.n_command = 3;
+        if (!parent) _exit(launch_start(&mode, &j, &pid, NULL) || pause());
+        for (int k = 0; k < 4000 && !(text && strchr(text, '\n')); k++) {
+            usleep(5000);
+            free(text);
+            text = io_exists(j.output) ? read_file(j.output, NULL) : NULL;
+        }
+        kill(parent, SIGKILL);
+        waitpid(parent, NULL, 0);
+        for (int k = 0; k < 4000 && !(text && strstr(text, rows[i].text)); k++) {
+            usleep(5000);
+            free(text);
+            text = read_file(j.output, NULL);
+        }
+        assert_string_equal(text, rows[i].text);
+        free(text);
+    }
 }
 
 static void test_refused(void **state)
@@ -169,12 +225,19 @@ static void make_stand_ins(void)
     static const struct { const char *name, *text; } rows[] = {
         {"srun", "#!/bin/sh\necho \"srun $*\" >>%s/calls\n"
                  "while case $1 in -*) true ;; *) false ;; esac; do shift; done\nexec \"$@\"\n"},
-        {"mpirun", "#!/bin/sh\necho \"mpirun $*\" >>%s/calls\nshift 2\nexec \"$@\"\n"},
+        /* Hands SIGUSR1 on; at SIGTERM kills after a while, and at a second one just leaves: as
+         * Open MPI does. */
+        {"mpirun", "#!/bin/sh\necho \"mpirun $*\" >>%s/calls\nshift 2\n"
+                   "setsid \"$@\" &\njob=$!\ntrap 'kill -USR1 $job' USR1\n"
+                   "trap 'trap exit TERM; sleep 0.3; kill -KILL $job' TERM\n"
+                   "wait $job; code=$?\n"
+                   "while kill -0 $job 2>/dev/null; do wait $job; code=$?; done\nexit $code\n"},
         {"sbatch", "#!/bin/sh\necho \"sbatch $*\" >>%s/calls\n"
                    "while [ \"$1\" != --wrap ]; do shift; done\n"
                    "setsid sh -c \"echo \\$\\$ >>${0%%/*}/jobs; $2\" &\nwait $!\n"},
         {"scancel", "#!/bin/sh\necho \"scancel $*\" >>%s/calls\n"
-                    "kill -TERM -$(tail -n 1 ${0%%/*}/jobs)\n"},
+                    "case $1 in --name*) how=KILL ;; *) how=TERM ;; esac\n"
+                    "kill -$how -$(tail -n 1 ${0%%/*}/jobs)\n"},
     };
     char path[PATH * 4], text[2048];
     OK(io_make_dirs(at("bin"), e));
@@ -223,12 +286,12 @@ static void test_stand_ins(void **state)
     free(path);
 }
 
-static pid_t start_driver(const char *folder, const char *mode)
+static pid_t start_driver(const char *folder, const char *mode, double grace)
 {
     pid_t pid = fork();
     if (pid) return pid;
     DriverOptions o = {.folder = folder, .program = FAKE, .mode = launch_mode_find(mode),
-                       .jobs = 1, .threads = 1};
+                       .jobs = 1, .threads = 1, .grace = grace};
     Ledger *l = ledger_open(folder, false, NULL);
     _exit(10 + driver_run(l, &o, NULL, NULL));
 }
@@ -258,11 +321,13 @@ static char *long_sweep(const char *name, const char *overrides)
 }
 
 /* The driver is asked to stop: so is the trainer, wherever it runs. */
-static void check_stop(const char *name, const char *mode)
+static void check_stop(const char *name, const char *mode, const char *kind)
 {
-    char *folder = long_sweep(name, "steps=3000\nms=0.01");
+    char overrides[64];
+    snprintf(overrides, sizeof overrides, "steps=3000\nms=0.01\n%s", kind);
+    char *folder = long_sweep(name, overrides);
     int status;
-    pid_t pid = start_driver(folder, mode);
+    pid_t pid = start_driver(folder, mode, 0);
     wait_for(folder, "start ");
     kill(pid, SIGTERM);
     waitpid(pid, &status, 0);
@@ -274,16 +339,36 @@ static void check_stop(const char *name, const char *mode)
     free(folder);
 }
 
+/* A trainer that does not heed the signal is killed, wherever it runs: none is left behind. */
+static void check_killed(const char *name, const char *mode)
+{
+    char *folder = long_sweep(name, "steps=3000\nms=0.01\nfake=stubborn"), path[PATH * 2];
+    int status, lock = -1;
+    pid_t pid = start_driver(folder, mode, 0.2);
+    wait_for(folder, "start ");
+    kill(pid, SIGTERM);
+    waitpid(pid, &status, 0);
+    assert_int_equal(WEXITSTATUS(status), 10 + DRIVER_STOPPED);
+    snprintf(path, sizeof path, "%s/cells/%s/alone", folder, id_of("a"));
+    for (int i = 0; i < 400 && lock < 0; i++) { /* its last command may end after it */
+        OK(launch_lock(path, &lock, e));
+        if (lock < 0) usleep(5000);
+    }
+    assert_true(lock >= 0);
+    close(lock);
+    free(folder);
+}
+
 /* A driver dies while its job runs: the next one's job waits for it, and nothing is done twice. */
 static void check_death(const char *name, const char *mode)
 {
     char *folder = long_sweep(name, "steps=60\nms=0.02"), path[PATH * 2];
     int status;
-    pid_t pid = start_driver(folder, mode);
+    pid_t pid = start_driver(folder, mode, 0);
     wait_for(folder, "start ");
     kill(pid, SIGKILL);
     waitpid(pid, &status, 0);
-    pid = start_driver(folder, mode);
+    pid = start_driver(folder, mode, 0);
     waitpid(pid, &status, 0);
     assert_int_equal(WEXITSTATUS(status), 10 + DRIVER_DONE);
     Ledger *l = open_ledger(folder);
@@ -304,7 +389,7 @@ static void test_batch_stop(void **state)
     (void)state;
     char *path = strdup(getenv("PATH")), want[100];
     make_stand_ins();
-    check_stop("batch", "sbatch");
+    check_stop("batch", "sbatch", "");
     check_death("batch-death", "srun");
     snprintf(want, sizeof want, "scancel --full --signal=TERM --name=isomoe-%s", id_of("a"));
     char *text = read_file(at("calls"), NULL);
@@ -312,6 +397,54 @@ static void test_batch_stop(void **state)
     free(text);
     setenv("PATH", path, 1);
     free(path);
+}
+
+/* mpirun stands for its trainer, at every end. */
+static void test_mpi_stop(void **state)
+{
+    (void)state;
+    char *path = strdup(getenv("PATH"));
+    make_stand_ins();
+    check_stop("mpi-stop", "mpi", "");
+    check_killed("mpi-killed", "mpi");
+    check_death("mpi-death", "mpi");
+    setenv("PATH", path, 1);
+    free(path);
+}
+
+/* A job that hangs and ignores SIGTERM is cancelled for good; its time in the queue is no hanging.
+ */
+static void test_batch_hangs(void **state)
+{
+    (void)state;
+    char *path = strdup(getenv("PATH")), want[100];
+    make_stand_ins();
+    char *folder = long_sweep("batch-hangs", "fake=hang-once"), text[2048];
+    snprintf(text, sizeof text, "#!/bin/sh\nsleep 3\nexec %s \"$@\"\n", at("bin/sbatch-at-once"));
+    rename(at("bin/sbatch"), at("bin/sbatch-at-once"));
+    write_file(at("bin/sbatch"), text);
+    chmod(at("bin/sbatch"), 0755);
+    Ledger *l = open_ledger(folder);
+    Cell b = make_cell("b", NULL, CELL_POINT, "");
+    add_cells(l, &b, 1);
+    DriverOptions o = {.folder = folder, .program = FAKE, .mode = launch_mode_find("sbatch"),
+                       .jobs = 1, .threads = 1, .time_limit = 1.5, .grace = 1};
+    Err e = {0};
+    if (driver_run(l, &o, NULL, &e) != DRIVER_DONE) fail_msg("%s", e.message);
+    assert_state(l, "a", STATE_DONE);
+    assert_state(l, "b", STATE_DONE);
+    assert_int_equal(cell_named(l, "a").tries, 2);
+    check_ledger(l);
+    ledger_close(&l);
+    snprintf(want, sizeof want, "\nscancel --name=isomoe-%s", id_of("a"));
+    char *calls = read_file(at("calls"), NULL);
+    assert_has(calls, want);
+    snprintf(want, sizeof want, "scancel --state=PENDING --name=isomoe-%s", id_of("b"));
+    assert_null(strstr(calls, want));
+    free(calls);
+    setenv("PATH", path, 1);
+    free(path);
+    free(folder);
 }
 
 /* A command that hangs is not waited for without end, and the next one runs. */
@@ -354,9 +487,37 @@ static void test_slurm(void **state)
         assert_state(l, "c", STATE_DIVERGED);
         ledger_close(&l);
         free(folder);
-        check_stop(i ? "stop-sbatch" : "stop-srun", modes[i]);
+        check_stop(i ? "stop-sbatch" : "stop-srun", modes[i], "fake=slow");
         check_death(i ? "death-sbatch" : "death-srun", modes[i]);
     }
+}
+
+/* Open MPI itself: more ranks than cores, all cores for each of them, root or not; then as above.
+ */
+static void test_mpi(void **state)
+{
+    static const char *const show[] = {"sh", "-c", "echo $(nproc) cores"};
+    char want[32];
+    (void)state;
+    if (!getenv("ISOMOE_LONG")) skip();
+    if (system("mpirun --version 2>&1 | grep -q 'Open MPI'")) {
+        print_message("no Open MPI here: only a stand-in was tried\n");
+        skip();
+    }
+    LaunchJob j = job(at("ranks"));
+    j.command = show;
+    j.n_command = 3;
+    j.ranks = launch_cores() + 3;
+    assert_int_equal(finish(launch_mode_find("mpi"), &j), 0);
+    char *text = read_file(j.output, NULL), *line = text;
+    snprintf(want, sizeof want, "%d cores\n", launch_cores());
+    for (int i = 0; i < j.ranks; i++, line += strlen(want))
+        if (strncmp(line, want, strlen(want))) fail_msg("expected: %s\nfound: %s", want, text);
+    assert_string_equal(line, ""); /* not a word of its own */
+    free(text);
+    check_stop("real-mpi-stop", "mpi", "fake=slow");
+    check_killed("real-mpi-killed", "mpi");
+    check_death("real-mpi-death", "mpi");
 }
 
 int main(void)
@@ -366,7 +527,10 @@ int main(void)
         cmocka_unit_test(test_lock),       cmocka_unit_test(test_signals_of_child),
         cmocka_unit_test(test_cores),      cmocka_unit_test(test_last_words),
         cmocka_unit_test(test_stand_ins),  cmocka_unit_test(test_batch_stop),
-        cmocka_unit_test(test_stop_hangs), cmocka_unit_test(test_slurm),
+        cmocka_unit_test(test_batch_hangs),
+        cmocka_unit_test(test_stop_hangs), cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_death),      cmocka_unit_test(test_mpi_stop),
+        cmocka_unit_test(test_mpi),        cmocka_unit_test(test_slurm),
     };
     log_set_quiet(1);
     return cmocka_run_group_tests(tests, help_begin, help_end);

@@ -371,7 +371,7 @@ static void test_refused_files(void **state)
     Ledger *l = open_ledger(folder);
     OK(sql_run(l, e, "PRAGMA user_version=7", "") < 0);
     ledger_close(&l);
-    refuse(folder, false, "has version 7, this program reads version 1");
+    refuse(folder, false, "has version 7, this program reads up to 2");
     unlink(path);
     l = open_ledger(folder);
     OK(ledger_note_set(l, "host", "elsewhere", e));

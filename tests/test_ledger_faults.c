@@ -123,26 +123,101 @@ static void test_cores(void **state)
     for (int i = 0; i < 5; i++) ledger_close(&l[i]);
 }
 
-/* A ledger that was made before drivers kept their first core. */
+/* A ledger of version 1, made before cells had columns of their experts and (the oldest) drivers
+ * their first core: read as it is; whoever writes makes it one of this version, and loses nothing.
+ */
 static void test_older_file(void **state)
 {
+    static const char *const columns[] = {"experts", "top_k", "granularity", "sparsity"};
     (void)state;
-    char *folder = new_sweep("older");
+    char *folder = new_sweep("older"), sql[128];
     Ledger *l = open_ledger(folder);
-    int first;
+    int first, n;
+    Cell a = make_cell("a", NULL, CELL_POINT, "");
+    CellResult good = {.loss = 3, .train_loss = 3, .tokens = 10, .flops = 20, .seconds = 1,
+                       .b_noise = NAN, .steps = 7};
+    RunTable t;
+    LedgerCell *cells;
+    add_cells(l, &a, 1);
+    join(l);
+    take(l, "a");
+    OK(ledger_finish(l, a.id, 0, &good, e));
+    OK(ledger_leave(l, e));
     OK(sql_run(l, e, "ALTER TABLE driver DROP COLUMN first", "") < 0);
+    for (int i = 0; i < 4; i++) {
+        snprintf(sql, sizeof sql, "ALTER TABLE cell DROP COLUMN %s", columns[i]);
+        OK(sql_run(l, e, sql, "") < 0);
+    }
+    OK(sql_run(l, e, "PRAGMA user_version=1", "") < 0);
     ledger_close(&l);
     Err e = {0};
-    l = ledger_open(folder, true, &e); /* reading it changes nothing */
-    assert_non_null(l);
-    ledger_close(&l);
+    for (int i = 0; i < 2; i++) { /* reading it changes nothing */
+        l = ledger_open(folder, true, &e);
+        if (!l || ledger_cells(l, &cells, &n, &e)) fail_msg("%s", e.message);
+        assert_true(n == 1 && cells[0].result.loss == 3 && isnan(cells[0].cell.experts));
+        free(cells);
+        OK(ledger_runs(l, false, &t, e));
+        assert_true(t.rows == 1 && !t.column[RUN_EXPERTS] && !t.column[RUN_SPARSITY]);
+        run_table_clear(&t);
+        assert_int_equal(ask(l, "PRAGMA user_version"), 1);
+        ledger_close(&l);
+    }
     for (int i = 0; i < 2; i++) {
         l = open_ledger(folder);
+        assert_int_equal(ask(l, "PRAGMA user_version"), LEDGER_VERSION);
+        assert_true(cell_named(l, "a").result.loss == 3);
         OK(ledger_join(l, 2, &first, e));
         assert_int_equal(first, 0);
         OK(ledger_leave(l, e));
         ledger_close(&l);
     }
+    l = open_ledger(folder); /* planned again: what it lacks is filled in */
+    a.experts = 16;
+    a.top_k = 2;
+    a.granularity = 3;
+    a.sparsity = 0.875;
+    add_cells(l, &a, 1);
+    LedgerCell c = cell_named(l, "a");
+    assert_true(c.cell.experts == 16 && c.cell.top_k == 2 && c.cell.granularity == 3);
+    assert_true(c.cell.sparsity == 0.875 && c.state == STATE_DONE);
+    a.experts = 17; /* what is known stands */
+    add_cells(l, &a, 1);
+    assert_true(cell_named(l, "a").cell.experts == 16);
+    OK(ledger_runs(l, false, &t, e));
+    assert_true(run_value(&t, RUN_EXPERTS, 0) == 16 && run_value(&t, RUN_GRANULARITY, 0) == 3);
+    assert_true(run_value(&t, RUN_SPARSITY, 0) == 0.875);
+    run_table_clear(&t);
+    check_ledger(l);
+    ledger_close(&l);
+}
+
+/* C_min by the law that is kept, at the measured loss; without one by what the run measured. */
+static void test_c_min(void **state)
+{
+    (void)state;
+    CriticalBatch law, kept = {2e3, 0.25}, none = {0};
+    LedgerCell c = {.cell = make_cell("a", NULL, CELL_POINT, ""), .state = STATE_DONE};
+    c.result = (CellResult){.loss = 2, .b_noise = 256};
+    c.cell.batch = 4;
+    c.cell.seq_len = 32;
+    c.cell.C = 9e9;
+    Ledger *l = open_ledger(new_sweep("critical"));
+    OK(ledger_critical_get(l, &law, e));
+    assert_true(law.b_star == 0);
+    assert_true(fabs(ledger_c_min(&c, &law) / 6e9 - 1) < 1e-12); /* 1 + 128/256 */
+    OK(ledger_critical_set(l, &kept, e));
+    OK(ledger_critical_set(l, &none, e)); /* a study without one changes nothing */
+    OK(ledger_critical_get(l, &law, e));
+    assert_true(law.b_star == 2e3 && law.alpha == 0.25);
+    /* B_crit = 2000 / 2^4 = 125: 9e9 / (1 + 128/125) */
+    assert_true(fabs(ledger_c_min(&c, &law) / (9e9 * 125 / 253) - 1) < 1e-12);
+    c.result.loss = 1; /* B_crit 2000 */
+    assert_true(fabs(ledger_c_min(&c, &law) / (9e9 * 2000 / 2128) - 1) < 1e-12);
+    c.result.b_noise = NAN;
+    assert_true(isnan(ledger_c_min(&c, &none)));
+    c.state = STATE_FAILED;
+    assert_true(isnan(ledger_c_min(&c, &law)));
+    ledger_close(&l);
 }
 
 /* ---- Processes --------------------------------------------------------------------------------*/
@@ -251,7 +326,7 @@ int main(void)
         cmocka_unit_test(test_taken_for_dead), cmocka_unit_test(test_request_stands),
         cmocka_unit_test(test_cores),          cmocka_unit_test(test_older_file),
         cmocka_unit_test(test_hidden),         cmocka_unit_test(test_types),
-        cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_batch),          cmocka_unit_test(test_c_min),
     };
     return cmocka_run_group_tests(tests, help_begin, help_end);
 }

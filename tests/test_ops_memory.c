@@ -254,6 +254,28 @@ static void memory_room(void **state)
     ops_note("memory_room");
 }
 
+/* A GPU has a capability and memory, and takes scratch when it is told to; the CPU has neither. */
+static void gpu(void **state)
+{
+    (void)state;
+    Device *d = rig_device(0);
+    Err e = {0};
+    DeviceGpu g = device_gpu(d);
+    bool is_gpu = strcmp(device_name(d), "cpu") != 0;
+    device_limit_attention(d, 1 << 20);
+    assert_true(is_gpu ? g.sm >= 80 && g.memory >= 1 << 30 : g.sm == 0 && !g.library);
+    int64_t before = device_scratch_bytes(d), more = before + (5 << 20);
+    assert_int_equal(device_reserve_scratch(d, more, &e), 0);
+    assert_true(!is_gpu || device_scratch_bytes(d) >= more);
+    assert_int_equal(device_reserve_scratch(d, (int64_t)1 << 60, &e), is_gpu ? -1 : 0);
+    if (is_gpu) {
+        assert_non_null(strstr(e.message, "not enough memory for scratch"));
+        assert_int_equal(device_reserve_scratch(d, 1 << 20, &e), 0); /* and the device goes on */
+    }
+    const char *noted[] = {"gpu", "limit_attention", "reserve_scratch"};
+    for (int i = 0; i < 3; i++) ops_note(noted[i]);
+}
+
 static void peaks(void **state)
 {
     (void)state;
@@ -327,6 +349,7 @@ int main(void)
         cmocka_unit_test(add),           cmocka_unit_test(memory),
         cmocka_unit_test(memory_runs_out), cmocka_unit_test(memory_room),
         cmocka_unit_test(create_and_destroy),
+        cmocka_unit_test(gpu),
         cmocka_unit_test(error_texts),   cmocka_unit_test(peaks),
         cmocka_unit_test(accounts),      cmocka_unit_test(all_covered),
     };

@@ -202,6 +202,107 @@ static void adamw_skips_nan(void **state)
     assert_int_equal(failures, 0);
 }
 
+/* ---- AdamW of many rows -----------------------------------------------------------------------*/
+
+/* The emulator's counter (tests/simt/sim_ops.h); not there on a real GPU. */
+__attribute__((weak)) int64_t sim_launches(const char *name);
+
+enum { ROWS = 7 };
+
+typedef struct RowTensors {
+    int64_t n;
+    bool copy, skewed;  /* with a bf16 copy; 4 bytes behind an aligned address */
+    int64_t runs;
+} RowTensors;
+
+static const RowTensors row_kinds[ROWS] = {
+    {1, true, false, 0},    {70000, true, false, 0}, {0, false, false, 0}, {4096, false, true, 0},
+    {16384, true, false, 4}, {333, true, false, 3},  {16385, false, false, 0},
+};
+
+/* Tensors of a row in fresh memory, the values by row number; base: what to free. */
+static AdamwRow new_row(Device *d, int i, DType moments, void *base[ROWS * 6], int *n_base)
+{
+    const RowTensors *k = &row_kinds[i];
+    AdamwRow row = {.opt = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .lr_ratio = 1 + 0.1 * i,
+                            .weight_decay = i % 2 ? 0.1 : 0, .rounding = {.stream = (uint32_t)i}}};
+    Tensor *t[] = {&row.t.master, &row.t.grad, &row.t.m, &row.t.v, &row.t.weight, &row.opt.lr_each};
+    DType type[] = {DT_F32, DT_F32, moments, moments, DT_BF16, DT_F32};
+    for (int j = 0; j < 6; j++) {
+        Err e = {0};
+        int64_t n = j == 5 ? k->runs : k->n, skew = k->skewed ? 4 : 0;
+        if ((j == 4 && !k->copy) || (j == 5 && !k->runs)) continue;
+        char *memory = dev_alloc(d, (n + 1) * 4 + skew, "row", &e);
+        assert_non_null(memory);
+        base[(*n_base)++] = memory;
+        *t[j] = tensor_1d(memory + skew, type[j], n);
+        float *x = malloc(sizeof *x * (size_t)(n + 1));
+        uint16_t *half = malloc(sizeof *half * (size_t)(n + 1));
+        for (int64_t e1 = 0; e1 < n; e1++) {
+            x[e1] = (float)((e1 * 37 + i * 11 + j * 5) % 101) / 101 + (j < 2 ? -0.5f : 0.01f);
+            half[e1] = bf16_from_f32(x[e1]);
+        }
+        dev_upload(d, *t[j], type[j] == DT_F32 ? (void *)x : (void *)half);
+        free(x);
+        free(half);
+    }
+    return row;
+}
+
+static void same_bits(Device *d, Tensor a, Tensor b, int row, const char *what)
+{
+    size_t bytes = (size_t)tensor_bytes(a);
+    char *x = malloc(bytes + 1), *y = malloc(bytes + 1);
+    dev_download(d, x, a);
+    dev_download(d, y, b);
+    if (memcmp(x, y, bytes)) fail_msg("row %d: other bits in %s", row, what);
+    free(x);
+    free(y);
+}
+
+/* Rows of every kind together, twice: the bits of each by itself, and few launches. */
+static void rows_as_single(DType moments)
+{
+    Device *d = rig_device(0);
+    void *base[2][ROWS * 6];
+    AdamwRow row[2][ROWS];
+    int n_base[2] = {0, 0};
+    StepVars vars = {.seed = 11, .lr = 1e-2, .bias1 = 0.1, .bias2 = 0.05, .grad_scale = 0.7};
+    Tensor all = tensor_1d(NULL, DT_F64, sizeof vars / sizeof(double));
+    for (int s = 0; s < 2; s++)
+        for (int i = 0; i < ROWS; i++) row[s][i] = new_row(d, i, moments, base[s], &n_base[s]);
+    for (int step = 0; step < 3; step++) {
+        vars.step = step;
+        vars.skip = step == 1;
+        Tensor at = rig_put(d, all, &vars);
+        for (int i = 0; i < ROWS; i++)
+            dev_adamw(d, row[0][i].t, &row[0][i].opt, (const StepVars *)at.data);
+        dev_sync(d);
+        int64_t before = sim_launches ? sim_launches("adamw") : 0;
+        dev_adamw_rows(d, row[1], ROWS, (const StepVars *)at.data);
+        dev_sync(d);
+        if (sim_launches) assert_int_equal(sim_launches("adamw") - before, 2);
+        rig_take(d, at, NULL);
+    }
+    for (int i = 0; i < ROWS; i++) {
+        const AdamwTensors *a = &row[0][i].t, *b = &row[1][i].t;
+        same_bits(d, a->master, b->master, i, "master");
+        same_bits(d, a->m, b->m, i, "m");
+        same_bits(d, a->v, b->v, i, "v");
+        if (row_kinds[i].copy) same_bits(d, a->weight, b->weight, i, "weight");
+    }
+    for (int s = 0; s < 2; s++)
+        for (int i = 0; i < n_base[s]; i++) dev_free(d, base[s][i]);
+}
+
+static void adamw_rows(void **state)
+{
+    (void)state;
+    rows_as_single(DT_F32);
+    rows_as_single(DT_BF16);
+    ops_note("adamw_rows");
+}
+
 /* ---- Norm and clipping ------------------------------------------------------------------------*/
 
 static void call_sqsum(Device *d, const Rig *r, const void *context)
@@ -420,6 +521,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adamw),            cmocka_unit_test(adamw_skips_nan),
+        cmocka_unit_test(adamw_rows),
         cmocka_unit_test(sqsum),            cmocka_unit_test(sqsum_not_finite),
         cmocka_unit_test(sqdiff),           cmocka_unit_test(clip),
         cmocka_unit_test(outliers),         cmocka_unit_test(outliers_no_spread),

@@ -150,6 +150,45 @@ static void test_total(void **state)
     near("N of a fifth", best_of(&f, &cost, 1e22, &at).N, surface_n_opt(&s, 1e22), 1e-11);
 }
 
+/* A law without D: N is what the budget buys with the D that is held, under any cost. */
+static void test_held(void **state)
+{
+    (void)state;
+    Fit f = {.law = law_find("clark"), .param = {-0.082, -0.108, 0.009, 1.104, 1.847, 314.478}};
+    static const CostLaw costs[] = {
+        {.name = "6ND", .a = 6, .high = INFINITY},
+        {.name = "hunyuan", .a = 9.59, .b = 2.3e8, .low = 1e7, .high = 1e9},
+        {.name = "exact", .a = 6, .c1 = 3e4, .c2 = 2e6, .embed = 1e5, .high = INFINITY}};
+    LawPoint at = nowhere;
+    Optimum o;
+    Err e = {0};
+    at.x[RUN_EXPERTS] = 64;
+    assert_int_equal(optimum_find(&f, &costs[0], 1e21, &at, &o, &e), -1);
+    assert_non_null(strstr(e.message, "clark does not read D"));
+    at.x[RUN_D] = 1.3e11;
+    for (int c = 0; c < 3; c++)
+        for (double C = 1e20; C < 1e26; C *= 31) {
+            double a, b, g;
+            assert_int_equal(optimum_find(&f, &costs[c], C, &at, &o, &e), 0);
+            assert_true(o.D == 1.3e11);
+            near("cost", cost_law_per_token(&costs[c], o.N) * o.D, C, 1e-12);
+            assert_int_equal(o.outside, o.N < costs[c].low || o.N > costs[c].high);
+            LawPoint p = at;
+            p.x[RUN_N] = o.N;
+            near("loss", o.loss, fit_loss(&f, &p), 0);
+            Optimum n;
+            assert_int_equal(optimum_near(&f, &costs[c], C, &at, 3 * o.N, &n, &e), 0);
+            near("N", n.N, o.N, 0);
+            g = cost_law_per_token(&costs[c], o.N);
+            double slope = (cost_law_per_token(&costs[c], o.N * 1.0001) / g - 1) / 1e-4;
+            assert_int_equal(optimum_exponents(&f, &costs[c], C, &at, &a, &b, &e), 0);
+            near("a", a, 1 / slope, 1e-3);
+            near("b + 1", b + 1, 1, 1e-12);
+        }
+    assert_int_equal(optimum_find(&f, &costs[1], 1e19, &at, &o, &e), -1);
+    assert_non_null(strstr(e.message, "do not buy one parameter"));
+}
+
 static void refused(const Surface *s, double C, const char *words)
 {
     Fit f = fit_of(s);
@@ -167,6 +206,10 @@ static void test_refusals(void **state)
     (void)state;
     refused(&(Surface){1.7, 0, 400, 0.3, 0.3}, 1e20, "doesn't fall in N");
     refused(&(Surface){1.7, 400, 0, 0.3, 0.3}, 1e20, "doesn't fall in D");
+    /* Billions taken for parameters: the law falls in both, but the best N is no parameter. */
+    refused(&(Surface){1.7, 0.3, 0.9, 0.35, 0.37}, 100,
+            "best N for a budget of 100 FLOPs lies below 1 parameters");
+    refused(&(Surface){1.7, 4e5, 0.01, 0.34, 0.28}, 1e6, "best D for a budget of 1e+06 FLOPs lies");
     refused(&surface_published, 0, "budget of 0");
     refused(&surface_published, NAN, "budget of nan");
     refused(&(Surface){NAN, 400, 400, 0.3, 0.3}, 1e20, "no finite loss");
@@ -193,7 +236,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_closed_form), cmocka_unit_test(test_other_costs),
         cmocka_unit_test(test_exponents),   cmocka_unit_test(test_outside),
-        cmocka_unit_test(test_total),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_total),
+        cmocka_unit_test(test_held),       cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_hunyuan),     cmocka_unit_test(test_near),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,19 +1,11 @@
 /* tests/test_sweep_program.c - `isomoe sweep`: the dry run of the published study, a small study
  * from the plan to its end, what is asked of it later, measured times, misuse. */
-#include "tests/train_runs.h"
+#include "tests/sweep_program.h"
 
 #include <math.h>
 
 #include "scaling/ledger.h"
 #include "train/json_out.h"
-
-static json_t *printed(void)
-{
-    json_error_t why;
-    json_t *o = json_loads(program_out, 0, &why);
-    if (!o) fail_msg("%s\n%s", why.text, program_out);
-    return o;
-}
 
 static const json_t *find_cell(const json_t *plan, const char *name)
 {
@@ -86,7 +78,8 @@ static void test_hunyuan(void **state)
     json_decref(plan);
 }
 
-/* Every other study that ships can be planned, and leaves nothing out. */
+/* Every other study that ships can be planned, and leaves nothing out; a size that is the prior's
+ * own is one that can be run. */
 static void test_shipped(void **state)
 {
     static const struct {
@@ -107,49 +100,8 @@ static void test_shipped(void **state)
         json_decref(plan);
         RUN_CODE(0, "sweep", shipped[i].path, "--dry-run");
         assert_has(program_out, " points, ");
+        assert_null(strstr(program_err, "no size can be run"));
     }
-}
-
-/* The base has a last rate of its own, which a run without decay (a trunk) may not name. */
-static void write_base(void)
-{
-    char text[4096], *from = read_file(at("c.yaml"), NULL);
-    char *end = strstr(from, "decay_steps: 2}");
-    assert_non_null(end);
-    snprintf(text, sizeof text, "%.*sdecay_steps: 2, final_lr_ratio: 0.01}%s", (int)(end - from),
-             from, end + strlen("decay_steps: 2}"));
-    free(from);
-    write_file(at("base.yaml"), text);
-}
-
-static const char *write_study(void)
-{
-    char text[4096];
-    write_base();
-    snprintf(text, sizeof text,
-             "sweep: {name: small, out: %s, base: %s, budgets: '6e8, 1e9', sizes: 1,\n"
-             "  spacing: 1.5, cooldown: 0.25, warmup: 0.1, adaptive: 1, held_out: 2}\n"
-             "family: {width_step: 4, width_min: 8, width_max: 32, aspect: 8, head_dim: 4,\n"
-             "  query_group: 2, expert_ratio: 0.5, shared_ratio: 0.5, ffn_step: 4}\n"
-             "centre: {prior: power, factor: 9000, exponent: 0}\n"
-             "rate: {law: constant, value: 0.01}\nbatch: {law: constant, value: 128}\n",
-             at("sweep"), at("base.yaml"));
-    write_file(at("study.yaml"), text);
-    static char path[PATH * 2];
-    snprintf(path, sizeof path, "%s", at("study.yaml"));
-    return path;
-}
-
-static int count_state(const json_t *list, const char *name, const char *state)
-{
-    size_t i;
-    int n = 0;
-    const json_t *c;
-    json_array_foreach(list, i, c) {
-        bool is = !strncmp(json_string_value(json_object_get(c, "name")), name, strlen(name));
-        n += is && !strcmp(json_string_value(json_object_get(c, "state")), state);
-    }
-    return n;
 }
 
 /* The whole study, with added sizes; once more does nothing; then the check behind the fit. */
@@ -394,13 +346,20 @@ static void test_options(void **state)
         {{NULL, "--dry-run", "--launch", "foo"}, "--launch foo is unknown"},
         {{NULL, "--dry-run", "--jobs", "99999"}, "--jobs 99999 is no number from 1 to 4096"},
         {{NULL, "--jobs", "0"}, "--jobs 0 is no number from 1 to 4096"},
-        {{NULL, "--held-out", "-5"}, "--held-out -5 is no number of parameters above 0"},
-        {{NULL, "--held-out", "0"}, "--held-out 0 is no number of parameters above 0"},
+        {{NULL, "--held-out", "-5"}, "--held-out -5 is neither fit nor a number of"},
+        {{NULL, "--held-out", "0"}, "--held-out 0 is neither fit nor a number of"},
     };
     char folder[PATH * 2];
     (void)state;
     const char *study = write_study();
     snprintf(folder, sizeof folder, "sweep.out=%s", at("options"));
+    RUN_CODE(2, "sweep", study, folder, "--held-out", "8e3x");
+    RUN_CODE(1, "sweep", study, folder, "--held-out", "fit");
+    assert_has(program_err, "options");
+    RUN_CODE(1, "sweep", study, "--dry-run", "sweep.check=fit", "sweep.held_out=0");
+    assert_has(program_err, "sweep.check");
+    RUN_CODE(1, "sweep", study, "--dry-run", "critical.b_star=2e5");
+    assert_has(program_err, "have an effect only together");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *const *w = cases[i].words;
         if (w[0]) RUN_CODE(2, "sweep", w[0], w[1], w[2], w[3]);

@@ -3,6 +3,7 @@
 #include "tests/train_runs.h"
 
 #include <math.h>
+#include <sys/file.h>
 
 /* ---- The command line -------------------------------------------------------------------------*/
 
@@ -266,22 +267,24 @@ static void wait_for_steps(const char *run, int steps)
     fail_msg("%s: step %d did not come", run, steps);
 }
 
-/* Stopped twice, by either signal, then let go to five steps more: as if nothing had been. The rate
+/* Stopped by each of the signals, then let go to five steps more: as if nothing had been. The rate
  * is constant, so that a step does not depend on how long the run was meant to be. */
 static void test_signal(void **state)
 {
+    static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1};
     static const char endless[] = "train.steps=1000000", constant[] = "optim.decay_steps=0";
-    char steps[64];
+    char steps[64], said[64];
     int stopped = 0;
     (void)state;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         const char *const words[] = {"train", at("c.yaml"), out("s"), endless, constant,
                                      "train.eval_every=0", "--json", NULL};
         pid_t pid = program_start(words);
         wait_for_steps("s", stopped + 5);
-        kill(pid, i ? SIGINT : SIGTERM);
+        kill(pid, numbers[i]);
         if (program_wait(pid) != 3) fail_msg("%s%s", program_out, program_err);
-        assert_has(program_err, i ? "stopped by signal 2 at step" : "stopped by signal 15 at step");
+        snprintf(said, sizeof said, "stopped by signal %d at step", numbers[i]);
+        assert_has(program_err, said);
         json_t *record = json_loads(program_out, 0, NULL);
         assert_string_equal(json_string_value(json_object_get(record, "event")), "stopped");
         stopped = (int)number(record, "step");
@@ -348,6 +351,34 @@ static void test_lock_and_second_signal(void **state)
     record_read(&r, "l");
     assert_null(record_find(&r, NULL, 6));
     record_free(&r);
+}
+
+/* Told to by its environment, a run ends with the process that started it. */
+static void test_ends_with_parent(void **state)
+{
+    const char *const words[] = {"train", at("c.yaml"), out("p"), "train.steps=1000000", NULL};
+    (void)state;
+    pid_t parent = fork();
+    if (!parent) {
+        setenv("ISOMOE_END_WITH_PARENT", "1", 1);
+        program_start(words);
+        pause();
+    }
+    wait_for_steps("p", 2);
+    char *owner = read_file(at("p/lock"), NULL);
+    int fd = open(at("p/lock"), O_RDWR | O_CLOEXEC), free_now = -1;
+    kill(parent, SIGKILL);
+    waitpid(parent, NULL, 0);
+    for (int i = 0; i < 4000 && free_now; i++) {
+        usleep(5000);
+        free_now = flock(fd, LOCK_EX | LOCK_NB);
+    }
+    if (free_now) kill((pid_t)strtol(owner, NULL, 10), SIGKILL);
+    assert_int_equal(free_now, 0);
+    close(fd);
+    free(owner);
+    RUN_CODE(0, "train", at("c.yaml"), out("p")); /* killed: no checkpoint was written */
+    assert_null(strstr(program_err, "resumed"));
 }
 
 static void test_changed(void **state)
@@ -444,6 +475,7 @@ int main(void)
         cmocka_unit_test(test_signal),      cmocka_unit_test(test_skipped_rates),
         cmocka_unit_test(test_killed),
         cmocka_unit_test(test_lock_and_second_signal),
+        cmocka_unit_test(test_ends_with_parent),
         cmocka_unit_test(test_changed),     cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_minutes),     cmocka_unit_test(test_diverged),
     };

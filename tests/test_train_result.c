@@ -115,6 +115,38 @@ static void test_diverged(void **state)
     assert_has(outcome.reason, "diverged at step ");
 }
 
+/* Too few steps to be stopped on the way: judged by what they come to. Weights that grow until they
+ * overflow; no step with a finite gradient, which leaves weights that lose an even guess's nats; a
+ * held-out loss above what a model can lose. */
+static void test_diverged_at_end(void **state)
+{
+    static const struct {
+        const char *name, *first, *second, *steps, *why;
+    } rows[] = {
+        {"e0", "optim.lr=100", "optim.weight_decay=100", "train.steps=12",
+         "diverged: the held-out loss at step 12 is not finite"},
+        {"e1", "model.init_std=0", "model.norm_eps=0", "train.steps=5",
+         "diverged: none of 5 steps had a finite gradient"},
+        {"e2", "optim.lr=100", "optim.weight_decay=0", "train.steps=1",
+         ", above 18.0 (3 ln vocab_size)"},
+    };
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        CellOutcome outcome;
+        bool found;
+        Err e = {0};
+        RUN_CODE(4, "train", at("c.yaml"), out(rows[i].name), rows[i].first, rows[i].second,
+                 rows[i].steps, "optim.warmup_steps=0", "optim.decay_steps=0",
+                 "train.eval_every=0", "train.precision=f32", "--cell", "z");
+        if (cell_result_read(at("%s", rows[i].name), &outcome, &found, &e))
+            fail_msg("%s", e.message);
+        if (!found || outcome.status != STATE_DIVERGED) fail_msg("%s: no divergence", rows[i].name);
+        assert_string_equal(outcome.label, "z");
+        assert_has(outcome.reason, rows[i].why);
+        assert_has(program_err, "lower optim.lr");
+    }
+}
+
 /* What is no result is refused with what it lacks; nothing there is no error. */
 static void test_refused(void **state)
 {
@@ -136,6 +168,11 @@ static void test_refused(void **state)
     CellOutcome outcome;
     bool found;
     (void)state;
+    Err none = {0};
+    assert_int_equal(io_make_dirs(at("nan"), NULL), 0);
+    write_file(at("nan/result.json"), HEAD ", \"steps\": 3, \"loss\": null, \"targets\": 9}");
+    if (cell_result_read(at("nan"), &outcome, &found, &none)) fail_msg("%s", none.message);
+    assert_true(found && outcome.status == STATE_DIVERGED);
     assert_int_equal(cell_result_read(at("none"), &outcome, &found, NULL), 0);
     assert_false(found);
     assert_int_equal(io_make_dirs(at("r"), NULL), 0);
@@ -219,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_done),     cmocka_unit_test(test_made_up),
         cmocka_unit_test(test_not_at_end), cmocka_unit_test(test_diverged),
+        cmocka_unit_test(test_diverged_at_end),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_sweep),
     };
     log_set_quiet(1);

@@ -70,7 +70,8 @@ def bounds(root):
 
 
 def number_of(bound, constants):
-    """`WARPS * WARP` as a number; what depends on the template as text."""
+    """`WARPS * WARP` as a number, without blocks behind a comma; a template's own as text."""
+    bound = bound.split(',')[0]
     text = re.sub(r'[A-Z][A-Z0-9_]*', lambda m: constants.get(m.group(), m.group()), bound)
     if not re.fullmatch(r'\d+( ?\* ?\d+)*', text):
         return text

@@ -54,7 +54,8 @@ note_kernels() {
         return
     }
     [ -e "$here/kernels" ] || return
-    sort -u "$here/kernels" | addr2line -C -f -e "$tree/build/release/simt/check/$program" | paste - - |
+    sort -u "$here/kernels" | addr2line -C -f -e "$tree/build/release/simt/check/$program" |
+        paste - - |
         awk -v program="$program" -v seconds=$((SECONDS - begin)) -F'\t' '{
             sub(/\(.*/, "", $1); sub(/<.*/, "", $1); sub(/.* /, "", $1)
             sub(/:.*/, "", $2); sub(/.*\//, "", $2)

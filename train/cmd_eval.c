@@ -214,7 +214,8 @@ const CommandRow command_eval = {
     1,
     {{"--data", OPTION_LIST, NULL, "folder made by `isomoe prepare`, or NAME=FOLDER, of each domain"
       " (default: the run's)"},
-     {"--sequences", OPTION_INT, NULL, "first N held-out sequences; 0: all (default: the run's)"},
+     {"--sequences", OPTION_INT, NULL,
+      "N held-out sequences, evenly spread; 0: all (default: the run's)"},
      {"--tasks", OPTION_LIST, NULL, "multiple-choice questions, JSON lines; may be repeated"},
      {"--per-example", OPTION_TEXT, NULL, "write every question's scores to this file"},
      {"--routing", OPTION_FLAG, NULL, "load, entropy and specialization by layer and domain"},

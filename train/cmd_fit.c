@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "train/command.h"
 #include "train/fit_answer.h"
 #include "train/json_out.h"
@@ -13,7 +14,7 @@
 enum {
     OPT_METHOD, OPT_DELTA, OPT_FORM, OPT_COLUMNS, OPT_WHERE, OPT_BUDGET, OPT_FIXED_E, OPT_COST,
     OPT_FORCE, OPT_AT, OPT_BOOTSTRAP, OPT_LEVEL, OPT_BACKTEST, OPT_SEED, OPT_THREADS, OPT_RATES,
-    OPT_JSON
+    OPT_WEIGHTS, OPT_JSON
 };
 
 /* The whole of text as a finite number. */
@@ -30,8 +31,10 @@ static int read_cost(const char *text, FitRequest *r, Err *e)
     char first[64];
     const char *comma = strchr(text, ',');
     CostLaw *out = &r->cost;
-    r->cost_of_runs = r->cost_needs_runs = !strcmp(text, "runs");
-    if (r->cost_of_runs) return 0;
+    r->cost_from = !strcmp(text, "exact")  ? ANSWER_COST_EXACT
+                   : !strcmp(text, "runs") ? ANSWER_COST_RUNS
+                                           : ANSWER_COST_NAMED;
+    if (r->cost_from != ANSWER_COST_NAMED) return 0;
     if (!strcmp(text, "6nd")) {
         *out = cost_law_6nd();
         return 0;
@@ -50,7 +53,7 @@ static int read_cost(const char *text, FitRequest *r, Err *e)
         }
     }
     err_set(e, "--cost '%.100s'", text);
-    return err_hint(e, "runs, 6nd, hunyuan, or A,B for C = A N D + B D with A > 0");
+    return err_hint(e, "exact, runs, 6nd, hunyuan, or A,B for C = A N D + B D with A > 0");
 }
 
 static int read_form(const char *name, const Law **out, Err *e)
@@ -91,10 +94,10 @@ static int read_at(const char *text, LawPoint *out, Err *e)
 /* An option that the method does not look at is a misunderstanding. */
 static int check_method(const Arguments *a, const FitRequest *r, Err *e)
 {
-    static const int of_laws[] = {OPT_FORM, OPT_FIXED_E, OPT_COST, OPT_AT, OPT_BOOTSTRAP};
+    static const int of_laws[] = {OPT_FORM, OPT_FIXED_E, OPT_COST, OPT_AT};
     bool curves = r->method == ANSWER_PARABOLA || r->method == ANSWER_AKIMA;
     const char *method = answer_method_name(r->method);
-    for (int i = 0; curves && i < 5; i++)
+    for (int i = 0; curves && i < 4; i++)
         if (a->text[of_laws[i]])
             return err_set(e, "%s does nothing with --method %s",
                            command_fit.option[of_laws[i]].name, method);
@@ -103,8 +106,9 @@ static int check_method(const Arguments *a, const FitRequest *r, Err *e)
     if (a->text[OPT_DELTA] && r->method != ANSWER_HUBER)
         return err_set(e, "--delta does nothing with --method %s", method);
     const unsigned told = 1u << RUN_N | 1u << RUN_D | 1u << RUN_C | 1u << RUN_LOSS;
+    const unsigned held = 1u << RUN_D & ~r->law->columns;
     for (int c = 0; c < RUN_COLUMNS; c++)
-        if (!isnan(r->at.x[c]) && !((r->law->columns & ~told) >> c & 1))
+        if (!isnan(r->at.x[c]) && !(((r->law->columns & ~told) | held) >> c & 1))
             return err_set(e, "--at %s does nothing with --form %s",
                            run_column_name((RunColumn)c), r->law->name);
     return 0;
@@ -150,6 +154,11 @@ static int read_request(const Arguments *a, FitRequest *r, Err *e)
     r->backtest = a->number[OPT_BACKTEST];
     r->seed = (uint64_t)a->number[OPT_SEED];
     r->threads = (int)a->number[OPT_THREADS];
+    r->noise_weights = a->text[OPT_WEIGHTS] && !strcmp(a->text[OPT_WEIGHTS], "noise");
+    if (a->text[OPT_WEIGHTS] && !r->noise_weights) {
+        err_set(e, "--weights '%.100s'", a->text[OPT_WEIGHTS]);
+        return err_hint(e, "noise, or without it all the same");
+    }
     if ((a->text[OPT_COST] && read_cost(a->text[OPT_COST], r, e)) ||
         (a->text[OPT_FORM] && read_form(a->text[OPT_FORM], &r->law, e)) ||
         (a->text[OPT_AT] && read_at(a->text[OPT_AT], &r->at, e)))
@@ -199,12 +208,35 @@ static int run_rates(const Arguments *a, Err *e)
     return code;
 }
 
+typedef struct Told { /* what stderr has been told */
+    bool any;
+    double at;
+} Told;
+
+static const double worth_telling = 20, tell_every = 10; /* seconds */
+
+/* Fits that take long are not made in silence. */
+static void tell(void *self, double share, double seconds)
+{
+    Told *t = self;
+    double now = log_seconds();
+    bool minutes = seconds >= 100;
+    if (t->any ? now < t->at + tell_every : seconds < worth_telling) return;
+    fprintf(stderr, "isomoe: resampled fits: %.0f %%, about %.0f %s left\n", 100 * share,
+            minutes ? seconds / 60 : seconds, minutes ? "min" : "s");
+    t->any = true;
+    t->at = now;
+}
+
 static int run(const Arguments *a, Err *e)
 {
     FitRequest r;
+    Told told = {0};
     int code = EXIT_FAILED;
     if (a->text[OPT_RATES]) return run_rates(a, e);
     if (read_request(a, &r, e)) return EXIT_MISUSE;
+    r.progress = tell;
+    r.progress_self = &told;
     FitAnswer *answer = calloc(1, sizeof *answer);
     if (!answer) {
         err_set(e, "out of memory");
@@ -234,10 +266,12 @@ const CommandRow command_fit = {
       " sweep variant=NAME"},
      {"--budget", OPTION_FLOAT, NULL, "FLOPs to forecast for (default: those of the largest run)"},
      {"--fixed-e", OPTION_FLOAT, NULL, "hold E at this value, nats a token"},
-     {"--cost", OPTION_TEXT, NULL, "runs (default: the line through their C; without C 6nd), 6nd, "
-      "hunyuan, or A,B: C = A N D + B D"},
+     {"--cost", OPTION_TEXT, NULL, "exact (the family's, of runs with N_no_embed), runs (the line "
+      "through their C), 6nd, hunyuan, or A,B: C = A N D + B D (default: the first that is"
+      " known)"},
      {"--force", OPTION_FLAG, NULL, "use a cost law outside of its range of N"},
-     {"--at", OPTION_TEXT, NULL, "experts=8,..: of the forecast (default: the largest run's)"},
+     {"--at", OPTION_TEXT, NULL, "experts=8,..: of the forecast (default: the largest run's);"
+      " D=TOKENS of a form without D"},
      {"--bootstrap", OPTION_INT, NULL, "resampled fits for intervals (default 1000); 0: none"},
      {"--level", OPTION_FLOAT, "0.9", "of the intervals"},
      {"--backtest", OPTION_FLAG, NULL, "predict large budgets from small ones"},
@@ -245,6 +279,8 @@ const CommandRow command_fit = {
      {"--threads", OPTION_INT, "0", "0: all; they change no digit"},
      {"--rates", OPTION_TEXT, NULL, "N or N_total: laws of the peak rate and the batch over it, and"
       " B_crit(L), instead of the loss"},
+     {"--weights", OPTION_TEXT, NULL, "noise: runs weigh 1 / noise^2, of the column noise or of"
+      " runs that differ by their seed alone (default: all the same)"},
      {"--json", OPTION_FLAG, NULL, "print JSON"}},
     run,
 };

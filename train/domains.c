@@ -63,6 +63,7 @@ static int open_domain(Domains *all, Domain *d, const OpenRun *run, int64_t aske
     if (!there) return err_set(e, "%s: too little held-out text for one sequence", d->path);
     if (asked > there) log_info("%s has %lld held-out sequences", d->path, (long long)there);
     d->sequences = asked ? size_min(asked, there) : there;
+    loader_spread(d->loader, d->sequences);
     return 0;
 }
 

@@ -62,6 +62,7 @@ static int measure(Run *r, double *loss, bool *complete, Err *e)
         loss[s] = 0;
         if (r->state.segment.weight[s] == 0) continue;
         int64_t wanted = size_min(data->dynamic_sequences, loader_windows(r->probe[s]));
+        loader_spread(r->probe[s], wanted);
         HeldOutOptions how = {.sequences = wanted, .use_documents = data->mask_documents};
         if (heldout_measure(&h, r->model, r->probe[s], NULL, &how, e)) return -1;
         *complete = h.sequences == wanted;

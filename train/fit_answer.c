@@ -9,9 +9,6 @@
 #include "base/io.h"
 #include "scaling/ledger.h"
 
-#define LINE_RMS 0.1   /* relative: runs whose C lies farther from a line have no cost law */
-#define SAME_COST 2e-3 /* relative: a line so near to 6 N D is 6 N D */
-
 static const char *const methods[ANSWER_METHODS] = {"varpro", "huber", "parabola", "akima"};
 
 const char *answer_method_name(AnswerMethod m) { return methods[m]; }
@@ -26,7 +23,7 @@ int answer_method_find(const char *name)
 FitRequest fit_request_defaults(const char *source)
 {
     FitRequest r = {.source = source, .law = law_at(0), .delta = 1e-3, .fixed_e = NAN,
-                    .cost = cost_law_6nd(), .cost_of_runs = true, .replicates = 1000,
+                    .cost = cost_law_6nd(), .replicates = 1000,
                     .level = 0.9};
     for (int c = 0; c < RUN_COLUMNS; c++) r.at.x[c] = NAN;
     return r;
@@ -139,57 +136,26 @@ static int check_runs(FitAnswer *a, double e_limit, Err *e)
     return run_table_select(&a->runs, &a->all, a->hygiene.usable, e);
 }
 
-static int rising(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
+#define SAME_D 1.02 /* runs whose D differ by less have one D */
 
-/* C/(6 N D) of the runs: how far from what nearly everybody counts. */
-static int find_ratios(FitAnswer *a, const RunTable *t, Err *e)
-{
-    double *ratio = malloc(((size_t)t->rows + 1) * sizeof *ratio);
-    if (!ratio) return err_set(e, "%s: out of memory", a->request.source);
-    int64_t n = 0;
-    for (int64_t i = 0; i < t->rows; i++) {
-        double x = run_value(t, RUN_C, i) / (6 * run_value(t, RUN_N, i) * run_value(t, RUN_D, i));
-        if (!isnan(x)) ratio[n++] = x;
-    }
-    qsort(ratio, (size_t)n, sizeof *ratio, rising);
-    if (n) a->c6nd_low = ratio[0], a->c6nd_high = ratio[n - 1], a->c6nd = ratio[n / 2];
-    free(ratio);
-    return 0;
-}
-
-/* What the sound runs' C says about cost; what is so near to 6 N D is 6 N D, at any N. */
-static int find_cost(FitAnswer *a, Err *e)
+/* Sizes and tokens that were run; D of a law without it, where all runs have the same. */
+static void find_ranges(FitAnswer *a)
 {
     FitRequest *r = &a->request;
-    RunTable clean = {0};
-    CostLaw line;
-    a->own = cost_law_6nd();
-    a->c6nd = a->c6nd_low = a->c6nd_high = a->line_rms = NAN;
-    bool has_c = a->all.column[RUN_C] && a->all.column[RUN_N] && a->all.column[RUN_D];
-    if (has_c && run_table_select(&clean, &a->all, a->hygiene.clean, e)) return -1;
-    int rc = has_c ? find_ratios(a, &clean, e) : 0;
-    if (!rc && !isnan(a->c6nd)) {
-        bool laid = !cost_law_of_runs(&line, &clean, NULL);
-        if (laid) a->line_rms = line.rms;
-        double by_size = laid ? fabs(line.a / 6 - 1) + fabs(line.b) / (6 * line.low) : 0;
-        bool all_6nd = a->c6nd_high - 1 < SAME_COST && 1 - a->c6nd_low < SAME_COST;
-        a->no_line = !all_6nd && !(laid && line.rms < LINE_RMS);
-        if (!all_6nd && !a->no_line && by_size > SAME_COST) a->own = line;
+    a->n_low = a->d_low = INFINITY;
+    a->n_high = a->d_high = 0;
+    for (int64_t i = 0; i < a->runs.rows; i++) {
+        double N = run_size(&a->runs, i), D = run_value(&a->runs, RUN_D, i);
+        a->n_low = fmin(a->n_low, N);
+        a->n_high = fmax(a->n_high, N);
+        a->d_low = fmin(a->d_low, D);
+        a->d_high = fmax(a->d_high, D);
     }
-    run_table_clear(&clean);
-    if (!rc && r->cost_needs_runs && (isnan(a->c6nd) || a->no_line)) {
-        err_set(e, isnan(a->c6nd) ? "%s: --cost runs: the runs have no C"
-                                  : "%s: --cost runs: C is no line in N: %.2g off, C/(6 N D) from "
-                                    "%.3g to %.3g", r->source, a->line_rms, a->c6nd_low,
-                a->c6nd_high);
-        rc = err_hint(e, "--cost 6nd, or A,B for C = A N D + B D");
-    }
-    if (r->cost_of_runs) r->cost = a->own;
-    return rc;
+    if (!(a->d_high > 0)) a->d_low = a->d_high = NAN;
+    a->total = !a->runs.column[RUN_N] && a->runs.column[RUN_N_TOTAL];
+    a->held = !is_curves(r->method) && !(r->law->columns >> RUN_D & 1);
+    if (a->held && isnan(r->at.x[RUN_D]) && a->d_high <= SAME_D * a->d_low)
+        r->at.x[RUN_D] = sqrt(a->d_low) * sqrt(a->d_high);
 }
 
 /* The budget and the columns of the forecast, where the request leaves them to the runs. */
@@ -197,24 +163,34 @@ static void fill_request(FitAnswer *a)
 {
     FitRequest *r = &a->request;
     int64_t largest = -1;
-    a->n_low = INFINITY;
-    a->n_high = 0;
-    a->total = !a->runs.column[RUN_N] && a->runs.column[RUN_N_TOTAL];
+    find_ranges(a);
     for (int64_t i = 0; i < a->runs.rows; i++) {
-        double N = run_size(&a->runs, i), D = run_value(&a->runs, RUN_D, i);
-        double C = cost_law_per_token(&r->cost, N) * D;
-        a->n_low = fmin(a->n_low, N);
-        a->n_high = fmax(a->n_high, N);
+        double D = run_value(&a->runs, RUN_D, i);
+        if (isnan(D) && a->held) D = r->at.x[RUN_D];
+        double C = cost_law_per_token(&r->cost, run_size(&a->runs, i)) * D;
         if (!(C > a->c_max)) continue;
         a->c_max = C;
         largest = i;
     }
     a->budget = r->budget > 0 ? r->budget : a->c_max;
     for (int c = 0; largest >= 0 && c < RUN_COLUMNS; c++)
-        if (isnan(r->at.x[c])) r->at.x[c] = run_value(&a->runs, (RunColumn)c, largest);
+        if (isnan(r->at.x[c]) && !(a->held && c == RUN_D))
+            r->at.x[c] = run_value(&a->runs, (RunColumn)c, largest);
 }
 
 /* ---- One fit ----------------------------------------------------------------------------------*/
+
+/* Why a law without D has no best N. */
+static void say_no_tokens(const FitAnswer *a, AnswerFit *f)
+{
+    const char *name = f->fit.law->name;
+    if (isnan(a->d_low))
+        snprintf(f->why, sizeof f->why, "%s does not read D and the runs have none: what a budget "
+                 "buys depends on it; --at D=TOKENS says it", name);
+    else
+        snprintf(f->why, sizeof f->why, "%s does not read D, of which the runs have %.4g to %.4g: "
+                 "its losses are of no one D; --at D=TOKENS holds one", name, a->d_low, a->d_high);
+}
 
 static void law_best(const FitAnswer *a, AnswerFit *f)
 {
@@ -222,6 +198,10 @@ static void law_best(const FitAnswer *a, AnswerFit *f)
     Optimum best;
     Err e = {0};
     f->N = f->D = f->loss = f->a = f->b = NAN;
+    if (a->held && isnan(r->at.x[RUN_D])) {
+        say_no_tokens(a, f);
+        return;
+    }
     if (!(a->budget > 0)) {
         snprintf(f->why, sizeof f->why, "the runs have no D and no C, so no budget");
         return;
@@ -251,25 +231,44 @@ static void curves_best(const FitAnswer *a, AnswerFit *f)
                  "sizes");
 }
 
+int fit_answer_weights(const FitAnswer *a, const RunTable *t, AnswerMethod m, double **out, Err *e)
+{
+    bool of_log = m == ANSWER_HUBER || (!is_curves(m) && a->request.law->kind == LAW_LOG);
+    *out = NULL;
+    if (!a->request.noise_weights) return 0;
+    *out = malloc(((size_t)t->rows + 1) * sizeof **out);
+    if (!*out) return err_set(e, "out of memory for %lld runs", (long long)t->rows);
+    if (!run_noise_weights(t, of_log, *out, e)) return 0;
+    free(*out);
+    *out = NULL;
+    return -1;
+}
+
+static int fit_weighted(const FitAnswer *a, const RunTable *t, const double *weight,
+                        AnswerMethod m, AnswerFit *f, Err *e)
+{
+    const FitRequest *r = &a->request;
+    if (!f->is_law)
+        return profile_fit(t, weight, m == ANSWER_AKIMA ? PROFILE_AKIMA : PROFILE_PARABOLA,
+                           PROFILE_TOLERANCE, &f->profile, e);
+    FitOptions o = fit_defaults();
+    o.method = m == ANSWER_HUBER ? FIT_HUBER : FIT_VARPRO;
+    o.delta = r->delta;
+    o.fixed_e = r->fixed_e;
+    o.seed = r->seed;
+    o.threads = r->threads;
+    return fit_law(t, r->law, weight, &o, &f->fit, e);
+}
+
 /* Method m on the runs of t; f->ok says whether it stands. */
 static int fit_one(const FitAnswer *a, const RunTable *t, AnswerMethod m, AnswerFit *f, Err *e)
 {
-    const FitRequest *r = &a->request;
     Err mine = {0};
-    int rc;
+    double *weight;
     *f = (AnswerFit){.is_law = !is_curves(m)};
-    if (f->is_law) {
-        FitOptions o = fit_defaults();
-        o.method = m == ANSWER_HUBER ? FIT_HUBER : FIT_VARPRO;
-        o.delta = r->delta;
-        o.fixed_e = r->fixed_e;
-        o.seed = r->seed;
-        o.threads = r->threads;
-        rc = fit_law(t, r->law, NULL, &o, &f->fit, &mine);
-    } else {
-        rc = profile_fit(t, NULL, m == ANSWER_AKIMA ? PROFILE_AKIMA : PROFILE_PARABOLA,
-                         PROFILE_TOLERANCE, &f->profile, &mine);
-    }
+    int rc = fit_answer_weights(a, t, m, &weight, &mine);
+    if (!rc) rc = fit_weighted(a, t, weight, m, f, &mine);
+    free(weight);
     f->ok = !rc;
     if (rc) {
         snprintf(f->why, sizeof f->why, "%s", mine.message);
@@ -290,11 +289,38 @@ static double limit_of(const AnswerFit *f)
     return term < 0 ? NAN : f->fit.param[term];
 }
 
+/* What a ledger does not know cannot be told by --columns. */
+static int check_ledger(const FitAnswer *a, Err *e)
+{
+    unsigned lacks = 0;
+    for (int c = 0; c < RUN_COLUMNS; c++)
+        if (!a->all.column[c]) lacks |= 1u << c;
+    lacks &= needed(&a->request);
+    if (!lacks || !io_is_dir(a->request.source)) return 0;
+    err_set(e, "%s: the ledger does not know the %s of its cells, which the form %s needs",
+            a->request.source, run_column_name((RunColumn)__builtin_ctz(lacks)),
+            a->request.law->name);
+    return err_hint(e, "an older version made it: the same `isomoe sweep` once more fills it in");
+}
+
+/* E that losses are held to: fixed, or Huber's, since the least squares follow a loss that is too
+ * low down to E = 0. */
+static double sound_limit(const FitAnswer *a)
+{
+    AnswerFit huber;
+    if (!isnan(limit_of(&a->main)) && isnan(a->request.fixed_e) &&
+        a->request.method != ANSWER_HUBER &&
+        !fit_one(a, &a->runs, ANSWER_HUBER, &huber, NULL))
+        return limit_of(&huber);
+    return limit_of(&a->main);
+}
+
 static int fit_main(FitAnswer *a, Err *e)
 {
+    if (check_ledger(a, e)) return -1;
     if (fit_one(a, &a->runs, a->request.method, &a->main, e)) return -1;
     if (!a->main.is_law) return 0;
-    return check_runs(a, limit_of(&a->main), e);
+    return check_runs(a, sound_limit(a), e);
 }
 
 /* Without doubtful runs, where there are any. */
@@ -318,7 +344,8 @@ static void fit_checks(FitAnswer *a)
     for (int m = 0; m < ANSWER_METHODS; m++)
         if (m != (int)main) fit_one(a, &a->runs, (AnswerMethod)m, &a->check[m], NULL);
     const Profile *p = main == ANSWER_PARABOLA ? &a->main.profile : &parabola->profile;
-    bool foreign = strcmp(a->own.name, a->request.cost.name) != 0;
+    bool foreign = a->request.cost_from == ANSWER_COST_NAMED &&
+                   strcmp(a->own.name, a->request.cost.name);
     for (int m = 0; m < ANSWER_METHODS; m++) {
         AnswerFit *f = &a->check[m];
         if (f->is_law || !f->ok) continue;
@@ -340,36 +367,61 @@ static BootOptions boot_options(const FitAnswer *a)
     o.threads = r->threads;
     o.cost = r->cost;
     o.at = r->at;
+    if (r->noise_weights) o.scheme = BOOT_NOISE; /* residuals of unequal noise are no one pool */
+    o.progress = r->progress;
+    o.progress_self = r->progress_self;
     o.budgets = a->budget > 0;
     o.budget[0] = a->budget;
     return o;
 }
 
-static int make_intervals(FitAnswer *a, Err *e)
+/* Of curves: by the runs' noise, where it is known. */
+static int curve_intervals(FitAnswer *a, const double *weight)
+{
+    const FitRequest *r = &a->request;
+    ProfileNoiseOptions o = {.C = a->budget, .replicates = r->replicates, .level = r->level,
+                             .seed = r->seed, .threads = r->threads};
+    Err unknown = {0};
+    if (!(a->budget > 0)) return 0;
+    a->has_noise = !profile_noise(&a->runs, weight, a->main.profile.method, &o, &a->by_noise,
+                                  &unknown);
+    return 0;
+}
+
+static int law_intervals(FitAnswer *a, const double *weight, Err *e)
 {
     const BootOptions o = boot_options(a);
     Err mine = {0};
-    if (!a->main.is_law || !a->request.replicates) return 0;
-    if (bootstrap_run(&a->runs, NULL, &a->main.fit, &o, &a->boot, e))
+    if (bootstrap_run(&a->runs, weight, &a->main.fit, &o, &a->boot, e))
         return err_context(e, "intervals");
     a->has_boot = true;
     a->has_forecast = a->main.best_ok &&
-                      !forecast_prepare(&a->runs, NULL, &a->boot, &a->base, &mine) &&
+                      !forecast_prepare(&a->runs, weight, &a->boot, &a->base, &mine) &&
                       !forecast_at_budget(&a->base, a->budget, &a->forecast, &mine);
     snprintf(a->no_forecast, sizeof a->no_forecast, "%s", mine.message);
     if (!a->request.backtest) return 0;
     BootOptions few = o;
     if (few.replicates > 200) few.replicates = 200;
-    a->has_backtest = !backtest_run(&a->runs, NULL, a->request.law, &a->main.fit.options, &few, 2,
-                                    &a->backtest, &mine);
+    a->has_backtest = !backtest_run(&a->runs, weight, a->request.law, &a->main.fit.options, &few,
+                                    2, &a->backtest, &mine);
     if (!a->has_backtest) snprintf(a->no_backtest, sizeof a->no_backtest, "%s", mine.message);
     return 0;
+}
+
+static int make_intervals(FitAnswer *a, Err *e)
+{
+    double *weight;
+    if (!a->request.replicates) return 0;
+    if (fit_answer_weights(a, &a->runs, a->request.method, &weight, e)) return -1;
+    int rc = a->main.is_law ? law_intervals(a, weight, e) : curve_intervals(a, weight);
+    free(weight);
+    return rc;
 }
 
 /* From all runs, sorted, to the answer. */
 static int answer(FitAnswer *out, Err *e)
 {
-    if (check_runs(out, out->request.fixed_e, e) || find_cost(out, e)) return -1;
+    if (check_runs(out, out->request.fixed_e, e) || fit_answer_cost(out, e)) return -1;
     fill_request(out);
     if (fit_main(out, e)) return -1;
     if (out->main.outside &&
@@ -377,6 +429,7 @@ static int answer(FitAnswer *out, Err *e)
         return -1;
     if (fit_without(out, e)) return -1;
     fit_checks(out);
+    if (fit_answer_agree(out, e)) return -1;
     if (make_intervals(out, e)) return -1;
     fit_answer_warn(out);
     return 0;

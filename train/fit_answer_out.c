@@ -66,16 +66,34 @@ static json_t *certificate_json(const AnswerFit *f)
 
 /* ---- Intervals --------------------------------------------------------------------------------*/
 
+static json_t *curve_numbers(Interval n, Interval d, Interval n_at, Interval d_at)
+{
+    return json_pack("{s:o, s:o, s:{s:o, s:o}}", "N_opt_exponent", interval_json(n),
+                     "D_opt_exponent", interval_json(d), "at_budget", "N_opt", interval_json(n_at),
+                     "D_opt", interval_json(d_at));
+}
+
+/* By the scatter of the budgets; where the runs' noise is known by that, and the scatter beside. */
 static json_t *curve_intervals(const FitAnswer *a)
 {
     const Profile *p = &a->main.profile;
+    const ProfileNoise *by = &a->by_noise;
     double level = a->request.level;
-    return json_pack("{s:f, s:s, s:o, s:o, s:{s:o, s:o}}", "level", level, "method",
-                     "Student's t over budgets", "N_opt_exponent",
-                     interval_json(power_law_exponent(&p->n_opt, level)), "D_opt_exponent",
-                     interval_json(power_law_exponent(&p->d_opt, level)), "at_budget", "N_opt",
-                     interval_json(power_law_interval(&p->n_opt, a->budget, level)), "D_opt",
-                     interval_json(power_law_interval(&p->d_opt, a->budget, level)));
+    json_t *scatter = curve_numbers(power_law_exponent(&p->n_opt, level),
+                                    power_law_exponent(&p->d_opt, level),
+                                    power_law_interval(&p->n_opt, a->budget, level),
+                                    power_law_interval(&p->d_opt, a->budget, level));
+    json_t *out = a->has_noise ? curve_numbers(by->n_exponent, by->d_exponent, by->n_opt, by->d_opt)
+                               : scatter;
+    json_object_set_new(out, "level", json_real(level));
+    json_object_set_new(out, "method", json_string(a->has_noise ? "noise of the runs, drawn anew"
+                                                               : "Student's t over budgets"));
+    if (!a->has_noise) return out;
+    json_object_set_new(out, "noise", json_out_real(by->sd));
+    json_object_set_new(out, "replicates", json_integer(a->request.replicates));
+    json_object_set_new(out, "missing", json_integer(by->missing));
+    json_object_set_new(out, "by_budgets", scatter);
+    return out;
 }
 
 /* Names of what follows for the budget, as in the forecast; a law may have an "a" of its own. */
@@ -135,13 +153,13 @@ static void add_forecast(json_t *out, const Forecast *f)
     json_object_set_new(out, "forms", forms);
 }
 
-/* What the law reads besides N and D: experts, granularity, sparsity. */
+/* What the law reads besides N and D: experts, granularity, sparsity; a D that is held. */
 static json_t *at_json(const FitAnswer *a)
 {
     const unsigned told = 1u << RUN_N | 1u << RUN_D | 1u << RUN_C | 1u << RUN_LOSS;
     json_t *out = json_object();
     for (int c = 0; a->main.is_law && c < RUN_COLUMNS; c++)
-        if ((a->main.fit.law->columns & ~told) >> c & 1)
+        if ((a->main.fit.law->columns & ~told) >> c & 1 || (a->held && c == RUN_D))
             json_object_set_new(out, run_column_name((RunColumn)c),
                                 json_out_real(a->request.at.x[c]));
     return out;
@@ -181,6 +199,16 @@ static json_t *row_json(const RunTable *t, int64_t i)
     return out;
 }
 
+/* Those of the fit without doubtful runs, or the others. */
+static void add_answer_warnings(json_t *out, const FitAnswer *a, bool without)
+{
+    for (int i = 0; i < a->warnings; i++)
+        if (a->warning[i].without == without)
+            json_array_append_new(out, json_pack("{s:s, s:s}", "kind",
+                                                 answer_kind_name(a->warning[i].kind), "text",
+                                                 a->warning[i].text));
+}
+
 static json_t *warnings_json(const FitAnswer *a)
 {
     json_t *out = json_array();
@@ -194,10 +222,7 @@ static json_t *warnings_json(const FitAnswer *a)
                                              "doubtful", f->drops, "budget",
                                              json_out_real(f->budget), "rows", rows));
     }
-    for (int i = 0; i < a->warnings; i++)
-        json_array_append_new(out, json_pack("{s:s, s:s}", "kind",
-                                             answer_kind_name(a->warning[i].kind), "text",
-                                             a->warning[i].text));
+    add_answer_warnings(out, a, false);
     return out;
 }
 
@@ -254,20 +279,39 @@ static void add_beside(json_t *out, const FitAnswer *a)
     const AnswerFit *p = a->main.is_law ? &a->check[ANSWER_PARABOLA] : &a->main;
     if (p->ok) json_object_set_new(out, "isoflop_curves", curves_json(&p->profile));
     if (a->hygiene.n_clean < a->hygiene.n_usable) {
-        json_t *without = short_json(&a->without);
+        json_t *without = short_json(&a->without), *warnings = json_array();
+        if (a->without.ok)
+            json_object_set_new(without, "certificate", certificate_json(&a->without));
+        add_answer_warnings(warnings, a, true);
+        json_object_set_new(without, "warnings", warnings);
         json_object_set_new(without, "runs", json_integer((json_int_t)a->hygiene.n_clean));
         json_object_set_new(out, "without_doubtful_runs", without);
     }
     if (a->has_backtest) json_object_set_new(out, "backtest", backtest_json(&a->backtest));
 }
 
+static json_t *cost_json(const CostLaw *c)
+{
+    char text[COST_LAW_TEXT];
+    json_t *out = json_pack("{s:s, s:s, s:s, s:f, s:f, s:[o,o]}", "name", c->name, "text",
+                            cost_law_text(c, text), "convention", c->convention, "a", c->a, "b",
+                            c->b, "range", json_out_real(c->low), json_out_real(c->high));
+    if (!cost_law_is_line(c))
+        json_object_update_new(out, json_pack("{s:f, s:f, s:f}", "c1", c->c1, "c2", c->c2, "embed",
+                                              c->embed));
+    json_object_set_new(out, "residual_rms", json_out_real(c->rms));
+    json_object_set_new(out, "residual_worst", json_out_real(c->worst));
+    return out;
+}
+
 static json_t *options_json(const FitRequest *r)
 {
-    return json_pack("{s:o, s:o, s:o, s:I, s:i, s:{s:s, s:f, s:f}}", "where",
+    return json_pack("{s:o, s:o, s:o, s:I, s:i, s:s, s:o}", "where",
                      r->where ? json_out_text(r->where, strlen(r->where)) : json_null(), "delta",
                      r->method == ANSWER_HUBER ? json_out_real(r->delta) : json_null(), "fixed_e",
                      json_out_real(r->fixed_e), "seed", (json_int_t)r->seed, "bootstrap",
-                     r->replicates, "cost", "name", r->cost.name, "a", r->cost.a, "b", r->cost.b);
+                     r->replicates, "weights", r->noise_weights ? "noise" : "equal", "cost",
+                     cost_json(&r->cost));
 }
 
 json_t *fit_answer_json(const FitAnswer *a)

@@ -39,7 +39,8 @@ static void print_warnings(const FitAnswer *a, FILE *out)
             fprintf(out, "  %s: %d more (--json has all)\n", hygiene_kind_name((HygieneKind)k),
                     of_kind[k] - SHOWN_OF_KIND);
     for (int i = 0; i < a->warnings; i++)
-        fprintf(out, "  %s: %s\n", answer_kind_name(a->warning[i].kind), a->warning[i].text);
+        fprintf(out, "  %s%s: %s\n", answer_kind_name(a->warning[i].kind),
+                a->warning[i].without ? ", without doubtful runs" : "", a->warning[i].text);
 }
 
 static void print_value(FILE *out, const char *name, double value, Interval i, const char *unit)
@@ -89,11 +90,25 @@ static void print_curves(const FitAnswer *a, const Profile *p, FILE *out)
     if (p->count > 24) fprintf(out, "  and %d more\n", p->count - 24);
     if (p == &a->main.profile) {
         double level = a->request.level;
-        print_value(out, "N_opt ~ C^", p->n_opt.exponent, power_law_exponent(&p->n_opt, level),
-                    "");
-        print_value(out, "D_opt ~ C^", p->d_opt.exponent, power_law_exponent(&p->d_opt, level),
-                    "");
+        const ProfileNoise *by = a->has_noise ? &a->by_noise : NULL;
+        print_value(out, "N_opt ~ C^", p->n_opt.exponent,
+                    by ? by->n_exponent : power_law_exponent(&p->n_opt, level), "");
+        print_value(out, "D_opt ~ C^", p->d_opt.exponent,
+                    by ? by->d_exponent : power_law_exponent(&p->d_opt, level), "");
+        fprintf(out, "  %g %% intervals: %s\n", 100 * level,
+                by ? "the runs' noise drawn anew" : "scatter of the budgets");
     }
+}
+
+static void print_cost(const FitAnswer *a, FILE *out)
+{
+    const CostLaw *c = &a->request.cost;
+    char text[COST_LAW_TEXT];
+    fprintf(out, "  %s", cost_law_text(c, text));
+    if (c->worst > 0)
+        fprintf(out, "; the runs lie up to %.2g %% off it", 100 * c->worst);
+    if (!cost_law_is_line(c)) fprintf(out, ", N from %.3g to %.3g", a->n_low, a->n_high);
+    fputc('\n', out);
 }
 
 static void print_forecast(const FitAnswer *a, FILE *out)
@@ -105,17 +120,21 @@ static void print_forecast(const FitAnswer *a, FILE *out)
         return;
     }
     if (!m->is_law) {
-        n = power_law_interval(&m->profile.n_opt, a->budget, a->request.level);
-        d = power_law_interval(&m->profile.d_opt, a->budget, a->request.level);
+        n = a->has_noise ? a->by_noise.n_opt
+                         : power_law_interval(&m->profile.n_opt, a->budget, a->request.level);
+        d = a->has_noise ? a->by_noise.d_opt
+                         : power_law_interval(&m->profile.d_opt, a->budget, a->request.level);
     }
     fprintf(out, "\nbest for %.4g FLOPs", a->budget);
     if (a->c_max > 0) fprintf(out, ", %.3g times the largest run", a->budget / a->c_max);
     fprintf(out, "; cost %s%s\n", a->request.cost.name, a->total ? " with N_total for N" : "");
+    print_cost(a, out);
     print_value(out, a->total ? "N_total" : "N", m->N, n, "parameters");
     print_value(out, "D", m->D, d, "tokens");
     if (m->is_law)
         print_value(out, "loss", m->loss, a->has_forecast ? a->forecast.run : (Interval){NAN, NAN},
                     a->has_forecast ? "nats a token; the interval is one run's" : "nats a token");
+    if (a->held) fprintf(out, "  %s does not read D: it is held\n", m->fit.law->name);
     fprintf(out, "  there N_opt goes as C^%.4f, D_opt as C^%.4f\n", m->a, m->b);
     if (!strcmp(a->request.cost.name, "hunyuan"))
         fprintf(out, "  published for Hunyuan-Large: N %.4g, D %.4g\n", hunyuan_n_opt(a->budget),

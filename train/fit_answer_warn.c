@@ -8,7 +8,7 @@
 
 static const char *const kinds[ANSWER_KINDS] = {
     "not_identified", "returned_start", "starts", "disagree", "cost_range", "beyond", "bootstrap",
-    "lack_of_fit", "no_cost_line", "cost_scale", "unjudged", "cost_total"};
+    "lack_of_fit", "no_cost_line", "cost_scale", "unjudged", "cost_total", "other_form"};
 
 const char *answer_kind_name(AnswerKind kind) { return kinds[kind]; }
 
@@ -24,9 +24,8 @@ __attribute__((format(printf, 3, 4))) static void warn(FitAnswer *a, AnswerKind 
     va_end(args);
 }
 
-static void warn_identified(FitAnswer *a)
+static void warn_identified(FitAnswer *a, const Fit *f)
 {
-    const Fit *f = &a->main.fit;
     const FitCertificate *c = &f->certificate;
     char list[128] = "";
     size_t used = 0;
@@ -44,9 +43,8 @@ static void warn_identified(FitAnswer *a)
              c->condition, c->spread);
 }
 
-static void warn_search(FitAnswer *a)
+static void warn_search(FitAnswer *a, const FitCertificate *c)
 {
-    const FitCertificate *c = &a->main.fit.certificate;
     if (c->returned_start)
         warn(a, ANSWER_RETURNED_START, "the search gave back the point at which it started: "
              "nothing was optimised");
@@ -57,56 +55,87 @@ static void warn_search(FitAnswer *a)
 
 /* ---- Methods against each other ---------------------------------------------------------------*/
 
-/* N that a fit calls best where the runs' own cost is C; NaN: it says nothing. */
-static double best_at(const FitAnswer *a, const AnswerFit *f, double C)
-{
-    Optimum best;
-    if (!f->ok) return NAN;
-    if (!f->is_law) return power_law_at(&f->profile.n_opt, C);
-    return optimum_find(&f->fit, &a->own, C, &a->request.at, &best, NULL) ? NAN : best.N;
-}
-
-/* The largest budget whose minimum the curves saw: where methods must agree, since nothing is
- * extrapolated; and how well they saw it. */
-static double compare_at(const FitAnswer *a, double *sd)
-{
-    const AnswerFit *f = &a->check[ANSWER_PARABOLA];
-    if (!a->main.is_law) f = &a->main;
-    double C = NAN;
-    *sd = 0;
-    for (int g = 0; f->ok && g < f->profile.count; g++)
-        if (!isnan(f->profile.budget[g].N)) {
-            C = f->profile.budget[g].C;
-            if (!isnan(f->profile.budget[g].sd)) *sd = f->profile.budget[g].sd;
-        }
-    return C;
-}
-
 static void warn_disagree(FitAnswer *a)
 {
-    double sd, C = compare_at(a, &sd), mine = best_at(a, &a->main, C);
-    double margin = ANSWER_MARGIN + 2 * sd;
-    if (isnan(C) || isnan(mine)) return;
-    for (int m = 0; m < ANSWER_METHODS; m++) {
-        double other = best_at(a, &a->check[m], C), off = fabs(log(other / mine));
-        if (!(off > margin)) continue;
+    const AnswerMethod main = a->request.method;
+    double mine = a->agree_n[main];
+    for (int m = 0; a->agree_at > 0 && m < ANSWER_METHODS; m++) {
+        double off = fabs(log(a->agree_n[m] / mine)), most = a->agree_margin[m] + a->agree_noise[m];
+        if (m == (int)main || !(off > most)) continue;
         warn(a, ANSWER_DISAGREE, "%s says N_opt(%.3g FLOPs) = %.4g, %s says %.4g: apart by a "
-             "factor of %.3g, more than the %.3g of method and noise",
-             answer_method_name(a->request.method), C, mine,
-             answer_method_name((AnswerMethod)m), other, exp(off), exp(margin));
+             "factor of %.3g, more than the %.3g of method and noise", answer_method_name(main),
+             a->agree_at, mine, answer_method_name((AnswerMethod)m), a->agree_n[m], exp(off),
+             exp(most));
     }
 }
 
 /* What the runs' own C says, and whether it was used. */
 static void warn_cost(FitAnswer *a)
 {
-    if (a->no_line && a->request.cost_of_runs)
+    if (a->no_line && a->request.cost_from == ANSWER_COST_BEST)
         warn(a, ANSWER_NO_LINE, "the runs' C is no line in N (%.2g off; C/(6 N D) from %.3g to "
              "%.3g): best N and D, and what is called their FLOPs, are by 6 N D", a->line_rms,
              a->c6nd_low, a->c6nd_high);
-    if (a->c6nd < ANSWER_SCALE_LOW || a->c6nd > ANSWER_SCALE_HIGH)
+    if (!a->total && (a->c6nd < ANSWER_SCALE_LOW || a->c6nd > ANSWER_SCALE_HIGH))
         warn(a, ANSWER_SCALE, "C is %.3g times 6 N D (median): are N, D and C in parameters, "
              "tokens and FLOPs?", a->c6nd);
+}
+
+static double most_tokens(const FitAnswer *a)
+{
+    double most = 0;
+    for (int64_t i = 0; i < a->runs.rows; i++) most = fmax(most, run_value(&a->runs, RUN_D, i));
+    return most;
+}
+
+/* Of N or D: numbers that no model or run has. */
+static void warn_small(FitAnswer *a, RunColumn column, double high)
+{
+    if (high > 0 && high < ANSWER_SMALL)
+        warn(a, ANSWER_SCALE, "the largest %s is %.4g: is it in %s, not in millions or billions "
+             "of them?", run_column_name(column), high,
+             column == RUN_D ? "tokens" : "parameters");
+}
+
+/* A best N or D of f far outside of those that were run. */
+static void warn_outside(FitAnswer *a, const AnswerFit *f)
+{
+    double d_low = INFINITY, d_high = most_tokens(a);
+    for (int64_t i = 0; i < a->runs.rows; i++) d_low = fmin(d_low, run_value(&a->runs, RUN_D, i));
+    if (a->n_high > 0 && (f->N > ANSWER_SIZES * a->n_high || f->N * ANSWER_SIZES < a->n_low))
+        warn(a, ANSWER_BEYOND, "the best N, %.4g, lies outside of the sizes that were run, %.4g "
+             "to %.4g", f->N, a->n_low, a->n_high);
+    if (d_high > 0 && (f->D > ANSWER_TOKENS * d_high || f->D * ANSWER_TOKENS < d_low))
+        warn(a, ANSWER_BEYOND, "the best D, %.4g, lies far outside of the tokens that runs had, "
+             "%.4g to %.4g", f->D, d_low, d_high);
+}
+
+/* Of the fit without doubtful runs, whose warnings stand beside it. */
+static void warn_without(FitAnswer *a)
+{
+    const AnswerFit *f = &a->without;
+    int first = a->warnings;
+    if (!f->ok) return;
+    if (f->is_law) {
+        warn_identified(a, &f->fit);
+        warn_search(a, &f->fit.certificate);
+    }
+    if (f->best_ok) warn_outside(a, f);
+    for (int i = first; i < a->warnings; i++) a->warning[i].without = true;
+}
+
+/* Another form that describes the same runs much better. */
+static void warn_form(FitAnswer *a)
+{
+    const ForecastForm *best = NULL;
+    if (!a->has_forecast || a->forecast.unjudged) return;
+    for (int i = 0; i < a->forecast.forms; i++) {
+        const ForecastForm *form = &a->forecast.form_of[i];
+        if (form->d_aicc < ANSWER_AICC && (!best || form->d_aicc < best->d_aicc)) best = form;
+    }
+    if (best)
+        warn(a, ANSWER_FORM, "the form %s describes the runs better by %.3g of AICc: the law %s "
+             "lacks something that they show", best->name, -best->d_aicc, a->main.fit.law->name);
 }
 
 void fit_answer_warn(FitAnswer *a)
@@ -114,24 +143,27 @@ void fit_answer_warn(FitAnswer *a)
     const CostLaw *c = &a->request.cost;
     a->warnings = 0;
     if (a->main.is_law) {
-        warn_identified(a);
-        warn_search(a);
+        warn_identified(a, &a->main.fit);
+        warn_search(a, &a->main.fit.certificate);
     }
     warn_disagree(a);
     warn_cost(a);
+    warn_small(a, a->total ? RUN_N_TOTAL : RUN_N, a->n_high);
+    warn_small(a, RUN_D, most_tokens(a));
+    warn_form(a);
     if (a->main.outside && a->main.best_ok)
         warn(a, ANSWER_COST_RANGE, "N = %.3g lies outside of the range of the cost law %s, %.3g "
              "to %.3g: used because it was forced", a->main.N, c->name, c->low, c->high);
     if (a->total && a->main.best_ok && a->main.is_law)
-        warn(a, ANSWER_COST_TOTAL, "the runs have no N: the cost is %s with N_total for N, more "
-             "than a model of which a token uses a part costs; so are N and D", c->name);
+        warn(a, ANSWER_COST_TOTAL, "the runs have no N: the cost is %s with N_total for N%s; so "
+             "are N and D", c->name,
+             strcmp(c->name, "runs") ? ", more than a model of which a token uses a part costs"
+                                     : "");
     if (a->c_max > 0 && a->budget > ANSWER_FAR * a->c_max)
         warn(a, ANSWER_BEYOND, "%.3g FLOPs is %.3g times the largest run: an extrapolation that "
              "no run here has tested", a->budget, a->budget / a->c_max);
-    else if (a->main.best_ok && a->n_high > 0 &&
-             (a->main.N > ANSWER_SIZES * a->n_high || a->main.N * ANSWER_SIZES < a->n_low))
-        warn(a, ANSWER_BEYOND, "the best N, %.4g, lies outside of the sizes that were run, %.4g "
-             "to %.4g", a->main.N, a->n_low, a->n_high);
+    else if (a->main.best_ok)
+        warn_outside(a, &a->main);
     if (a->has_boot && a->boot.failed > 0)
         warn(a, ANSWER_BOOTSTRAP, "%d of %d resampled fits failed: intervals are of the others",
              a->boot.failed, a->boot.options.replicates);
@@ -141,4 +173,5 @@ void fit_answer_warn(FitAnswer *a)
     if (a->has_forecast && a->base.unjudged)
         warn(a, ANSWER_UNJUDGED, "%lld runs are too few to weigh other forms by AICc: the interval "
              "reaches as far as the farthest of those fitted", (long long)a->main.fit.rows);
+    warn_without(a);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/size.h"
+#include "train/run_folder.h"
 #include "train/signals.h"
 
 typedef struct Measure { /* one call of heldout_measure */
@@ -67,6 +68,7 @@ static int measure(const Measure *q, Model *m, Loader *loader, Err *e)
         MicroBatch micro = {.B = B, .tokens = b.tokens, .targets = b.targets,
                             .doc_start = q->options->use_documents ? b.doc_start : NULL};
         model_eval_micro(m, &micro, sums, q->token_nll);
+        if (q->options->sign > 0) run_folder_sign(q->options->sign);
         sum_windows(q, &b);
         if (q->tokenizer && count_bytes(q, &b, e)) return -1;
         out->sequences += B;

@@ -25,10 +25,11 @@ typedef struct SequenceSum { /* of one window */
 } SequenceSum;
 
 typedef struct HeldOutOptions {
-    int64_t sequences;    /* the first so many windows of the loader */
+    int64_t sequences;    /* the first so many of the loader (see loader_spread) */
     bool use_documents;   /* the model is told where documents begin */
     FILE *text;           /* receives the bytes of the counted targets in order; or NULL */
     SequenceSum *each;    /* (sequences) written; or NULL */
+    int sign;             /* run_folder_sign's descriptor, signed for each batch; 0: none */
 } HeldOutOptions;
 
 /* Dropless, no gradients. Without a tokenizer (NULL) there are no bytes. A caught stop signal ends

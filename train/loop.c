@@ -14,6 +14,7 @@
 #include "train/json_out.h"
 #include "train/length.h"
 #include "train/progress.h"
+#include "train/run_folder.h"
 #include "train/run_stage.h"
 #include "train/signals.h"
 
@@ -58,6 +59,7 @@ static void train_micros(Loop *l, const Batch *b)
                         .group0 = at / R, .index = (int)i};
         if (r->replay) m.routing = routing_file_get(r->replay, at, micro * T);
         model_train_micro(r->model, &m, b->B * T / R, b->B * T);
+        run_folder_sign(r->lock);
         if (rates) expert_rates_micro(rates, (i + 1) * micro);
         if (!r->record) continue;
         model_read_routing(r->model, routing_file_part(r->record));
@@ -129,10 +131,13 @@ static int train_step(Loop *l, Err *e)
     return runlog_write(&r->log, progress_record(r, now), e);
 }
 
+/* A loss that no model has that learns: above it a run counts as diverged. */
+static double loss_limit(const Run *r) { return 3 * log((double)r->config.model.vocab_size); }
+
 /* Counts bad steps in a row; nonzero, with e filled, when there were too many. */
 static int check_divergence(Loop *l, Err *e)
 {
-    double limit = 3 * log((double)l->r->config.model.vocab_size);
+    double limit = loss_limit(l->r);
     bool bad = l->now.skipped == SKIP_NOT_FINITE || !isfinite(l->now.loss);
     l->skipped = bad ? l->skipped + 1 : 0;
     l->high = !bad && l->now.loss > limit ? l->high + 1 : bad ? l->high : 0;
@@ -156,7 +161,7 @@ static int evaluate(Loop *l, bool *done, Err *e)
     double began = log_seconds();
     HeldOut h;
     HeldOutOptions options = {.sequences = r->eval_sequences,
-                              .use_documents = r->config.data.mask_documents};
+                              .use_documents = r->config.data.mask_documents, .sign = r->lock};
     *done = false;
     if (heldout_measure(&h, r->model, r->val, NULL, &options, e)) return -1;
     if (h.sequences < r->eval_sequences) return 0;
@@ -185,6 +190,7 @@ static int save(Loop *l, Err *e)
     if (l->saved == r->state.step) return 0;
     double began = log_seconds();
     count_time(l);
+    run_folder_sign(r->lock);
     if (runlog_sync(&r->log, e) || (r->record && routing_file_sync(r->record, e))) return -1;
     if (checkpoint_save(r->folder, r->model, r->optimizer, &r->config, &r->state, e)) {
         err_context(e, "step %" PRId64 ": no checkpoint could be written", r->state.step);
@@ -285,6 +291,24 @@ static int load_choices(Loop *l, Err *e)
     return -1;
 }
 
+/* A run too short for check_divergence, or one that went wrong in its last steps, is judged by what
+ * it came to; nonzero, with e filled, when that is no model. */
+static int check_end(const Loop *l, Err *e)
+{
+    const Run *r = l->r;
+    double loss = r->val_loss, limit = loss_limit(r);
+    if (r->state.step > 0 && !r->state.updates)
+        err_set(e, "diverged: none of %" PRId64 " steps had a finite gradient", r->state.step);
+    else if (r->eval_targets > 0 && !isfinite(loss))
+        err_set(e, "diverged: the held-out loss at step %" PRId64 " is not finite", r->state.step);
+    else if (r->eval_targets > 0 && loss > limit)
+        err_set(e, "diverged: the held-out loss at step %" PRId64 " is %.4g, above %.1f (3 ln "
+                "vocab_size)", r->state.step, loss, limit);
+    else
+        return 0;
+    return err_hint(e, "lower optim.lr or lengthen optim.warmup_steps");
+}
+
 /* Writes the closing record and hands it on. */
 static int close_run(Loop *l, json_t *record, json_t **last, Err *e)
 {
@@ -370,5 +394,6 @@ int loop_train(Run *r, json_t **last, Err *e)
         if (fit_length(&l, e) || after_step(&l, e)) return EXIT_FAILED;
     }
     if (signals_stop() && r->log.last_eval != r->state.step) return stop(&l, last, e);
+    if (check_end(&l, e)) return diverge(&l, last, e);
     return finish(&l, last, e);
 }

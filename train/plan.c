@@ -8,6 +8,7 @@
 
 #include "base/io.h"
 #include "base/size.h"
+#include "device/scratch_bytes.h"
 #include "train/stages.h"
 
 enum { CONFIG_MAX = 1 << 20, DEFAULT_SEQ_LEN = 2048 };
@@ -139,6 +140,22 @@ static int check_flops(const Plan *p, double sequences, Err *e)
     return err_hint(e, "about %.2g where 9e18 are the most", worst);
 }
 
+/* What the GPU holds beside the tensors. */
+static void plan_beside(Plan *p)
+{
+    const GpuSpec *gpu = p->estimate.gpu;
+    GpuRoom room = {.gpu = {(int)gpu->capability, (int64_t)gpu->memory, true},
+                    .room = (int64_t)gpu->memory, .tensors = arena_total(&p->arenas),
+                    .launches = gpu_memory_launches(&p->estimate.cost)};
+    room.products = scratch_lt_bytes(room.room);
+    if (p->is_run) {
+        gpu_memory_run(&p->beside, &p->config, &room);
+        return;
+    }
+    gpu_memory_begin(&p->beside, &room);
+    gpu_memory_add(&p->beside, &p->config.model, &p->shape, false, &room);
+}
+
 /* A step on the GPU; a model file's has AdamW's update. */
 static int plan_gpu(Plan *p, const char *name, Err *e)
 {
@@ -151,7 +168,9 @@ static int plan_gpu(Plan *p, const char *name, Err *e)
     }
     if (check_flops(p, (double)p->shape.B * (double)p->shape.micro_batches, e)) return -1;
     const OptimConfig *optim = p->is_run ? &p->config.optim : &adamw;
-    return estimate_step(&p->estimate, &p->config.model, optim, &p->shape, gpu, NULL, e);
+    if (estimate_step(&p->estimate, &p->config.model, optim, &p->shape, gpu, NULL, e)) return -1;
+    plan_beside(p);
+    return 0;
 }
 
 static int plan_by_product(Plan *p, const PlanOptions *o, Err *e)

@@ -8,6 +8,7 @@
 #include "base/arena.h"
 #include "model/count.h"
 #include "train/estimate.h"
+#include "train/gpu_memory.h"
 #include "train/plan_flops.h"
 #include "train/run_config.h"
 
@@ -35,6 +36,7 @@ typedef struct Plan {
     double empty_rows;    /* share of an expert buffer's rows without a token, all choices placed */
     Estimate estimate;    /* of a step on options.gpu; .gpu NULL: none asked for */
     PlanFlops by_product; /* .asked false: not asked for */
+    GpuMemory beside;     /* what that GPU holds beside the tensors; none asked for: not set */
     double overflow_even; /* expected share of choices beyond C when the router is even */
 } Plan;
 

@@ -261,7 +261,7 @@ static void print_memory(const Plan *p, FILE *out)
     snprintf(title, sizeof title, "\nmemory, %s, micro-batches of %lld x %lld tokens",
              dtype_name(p->shape.type), (long long)p->shape.B, (long long)p->shape.T);
     arena_print(&p->arenas, out, title, 0);
-    fprintf(out, "  (a device's own scratch and packed weights come on top)\n");
+    fprintf(out, "  (a device's own scratch and packed weights come on top; of a GPU: --gpu)\n");
     fprintf(out, "\nKV cache: %lld bytes a token in bf16 (%s); plain multi-head attention: %lld "
             "(%.1f x)\n", (long long)p->kv_bytes, arena_human(human, p->kv_bytes),
             (long long)p->kv_bytes_mha, (double)p->kv_bytes_mha / (double)p->kv_bytes);
@@ -280,7 +280,11 @@ void plan_print(const Plan *p, FILE *out)
     print_width(p, out);
     if (p->is_run) row_decay_print(&p->config, out);
     print_memory(p, out);
-    estimate_print(&p->estimate, arena_total(&p->arenas), out);
+    if (p->estimate.gpu) {
+        gpu_memory_print(&p->beside, p->estimate.gpu->name, out);
+        int64_t bytes = arena_total(&p->arenas) + gpu_memory_total(&p->beside);
+        estimate_print(&p->estimate, bytes, out);
+    }
     if (p->estimate.gpu && p->is_run && p->config.n_stages)
         fprintf(out, "  a step of stage '%s'\n", stages_get(&p->config, p->stage).name);
 }
@@ -371,12 +375,13 @@ json_t *plan_json(const Plan *p)
     shape = json_pack("{s:s, s:I, s:I, s:I}", "type", dtype_name(p->shape.type), "micro_batch",
                       (json_int_t)p->shape.B, "seq_len", (json_int_t)p->shape.T, "micro_batches",
                       (json_int_t)p->shape.micro_batches);
-    return json_pack("{s:o, s:s, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, s:o, s:{s:I, s:I}, s:o*}",
-                     "config", json_out_text(p->path, strlen(p->path)), "kind",
+    return json_pack("{s:o, s:s, s:o, s:o, s:o*, s:o, s:o, s:o, s:o, s:o, s:{s:I, s:I}, s:o*, "
+                     "s:o*}", "config", json_out_text(p->path, strlen(p->path)), "kind",
                      p->is_run ? "run" : "model", "parameters", params_json(p), "flops_per_token",
                      flops_json(p), "flops", plan_flops_json(&p->by_product), "run", run_json(p),
                      "routing", routing, "width_transfer", width_json(p), "shape", shape, "memory",
                      memory_json(p), "kv_cache_bytes_per_token", "bf16", (json_int_t)p->kv_bytes,
                      "bf16_multi_head", (json_int_t)p->kv_bytes_mha, "estimate",
-                     estimate_json(&p->estimate));
+                     estimate_json(&p->estimate), "gpu_memory",
+                     p->estimate.gpu ? gpu_memory_json(&p->beside) : NULL);
 }

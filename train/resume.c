@@ -13,6 +13,7 @@ static const char *const free_keys[] = {
     "stages[].micro_batch",
     "train.out",            "train.steps",
     "train.micro_batch",    "train.device",   "train.threads",   "train.eval_every",
+    "train.deterministic",
     "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.minutes",
     "train.routing_record", "train.routing_replay", NULL,
 };

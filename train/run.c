@@ -10,8 +10,10 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/size.h"
 #include "train/branch.h"
 #include "train/dynamic.h"
+#include "train/estimate.h"
 #include "train/idle.h"
 #include "train/json_out.h"
 #include "train/resume.h"
@@ -100,15 +102,52 @@ static int open_data(Run *r, Err *e)
     return run_stage_open(r, e);
 }
 
-/* Refuses before anything is allocated what cannot fit. */
-static int check_memory(const Run *r, Err *e)
+static const double GB = 1e9;
+
+/* Of a step: counted on a device that computes nothing. */
+static int count_launches(const Run *r, double *launches, Err *e)
 {
-    const double GB = 1e9;
+    const RunConfig *c = &r->config;
+    Estimate step;
+    ModelShape shape = stages_shape(c, &r->stage);
+    if (estimate_step(&step, &c->model, &c->optim, &shape, cost_gpu("H100"), NULL, e)) return -1;
+    *launches = gpu_memory_launches(&step.cost);
+    return 0;
+}
+
+/* What a GPU holds beside the tensors; attention's library gets the room that is left for it. */
+static int plan_gpu(Run *r, int64_t room, Err *e)
+{
+    GpuMemory *g = &r->beside;
+    GpuRoom have = {.gpu = device_gpu(r->device), .room = room, .tensors = r->memory};
+    if (!r->config.train.deterministic && !have.gpu.library) {
+        err_set(e, "%s: train.deterministic: false has no effect on device %s: attention is run by "
+                "%s, whose sums have one order", r->config.train.out, device_name(r->device),
+                device_attention(r->device));
+        return err_hint(e, "leave train.deterministic out");
+    }
+    if (!have.gpu.sm) return 0;
+    if (count_launches(r, &have.launches, e)) return -1;
+    gpu_memory_run(g, &r->config, &have);
+    device_limit_attention(r->device, size_max(g->most, 0));
+    return 0;
+}
+
+/* Refuses before anything is allocated what cannot fit. */
+static int check_memory(Run *r, Err *e)
+{
     int64_t room = device_memory_room(r->device);
-    if (room < 0 || r->memory <= room) return 0;
+    if (plan_gpu(r, room < 0 ? INT64_MAX : room, e)) return -1;
+    int64_t need = r->memory + gpu_memory_known(&r->beside);
+    if (room < 0 || need + r->beside.graph <= room) return 0;
+    if (need <= room) {
+        log_warn("memory may run out: %.2f GB by plan, and about %.2f GB for the recorded step (an "
+                 "estimate), where the device has %.2f GB", (double)need / GB,
+                 (double)r->beside.graph / GB, (double)room / GB);
+        return 0;
+    }
     err_set(e, "%s: the run needs %.2f GB of memory by plan, device %s has room for %.2f GB",
-            r->config.train.out, (double)r->memory / GB, device_name(r->device),
-            (double)room / GB);
+            r->config.train.out, (double)need / GB, device_name(r->device), (double)room / GB);
     return err_hint(e, "`isomoe plan` shows what needs it; smaller: train.micro_batch, "
                        "data.seq_len, the model, optim.moments");
 }
@@ -129,7 +168,7 @@ static int open_model(Run *r, Err *e)
     r->model = model_create(r->device, &model, &shape, e);
     if (!r->model) goto done;
     r->optimizer = optimizer_create(r->model, &c->optim, e);
-    if (!r->optimizer) goto done;
+    if (!r->optimizer || device_reserve_scratch(r->device, r->beside.scratch, e)) goto done;
     if (origin(r)[0])
         rc = checkpoint_load(origin(r), r->model, r->optimizer, e);
     else
@@ -187,6 +226,12 @@ static void print_start(const Run *r)
     log_info("model: %.2f M parameters, %.2f M activated (%.2f M without embedding); memory %s",
              (double)r->params.total / 1e6, (double)r->params.active / 1e6,
              (double)r->params.active_no_embed / 1e6, arena_human(human, r->memory));
+    if (r->beside.scratch)
+        log_info("attention: %s%s%s; up to %s of scratch", r->beside.library
+                 ? device_attention(r->device) : "own kernels: ",
+                 r->beside.library ? "" : r->beside.why_own,
+                 !r->beside.library || r->beside.ordered ? "" : ", adding up in any order",
+                 arena_human(human, r->beside.scratch));
     if (*device_why_cpu(r->device)) log_info("%s", device_why_cpu(r->device));
     log_info("device: %s (%s), %d threads, %s; matrix peak %.1f GFLOP/s", device_name(r->device),
              device_variant(r->device), device_threads(r->device),
@@ -291,10 +336,13 @@ int run_open(Run *r, const RunOptions *options, Err *e)
     if (run_folder_lock(r->folder, options->fresh, &r->lock, e)) return -1;
     if (find_start(r, options, e)) return -1;
     if (r->complete) return 0;
+    run_folder_sign(r->lock);
     if (open_data(r, e)) return -1;
+    run_folder_sign(r->lock);
     DeviceOptions device = {.threads = (int)r->config.train.threads};
     r->device = device_create(r->config.train.device, &device, e);
     if (!r->device || open_model(r, e)) return -1;
+    run_folder_sign(r->lock);
     DType type = r->config.train.precision ? DT_F32 : DT_BF16;
     r->matrix_peak = device_matrix_peak(r->device, type, PEAK_SECONDS);
     if (open_replay(r, e) || open_record(r, e) || open_routing(r, e)) return -1;

@@ -8,6 +8,7 @@
 #include "data/loader.h"
 #include "model/count.h"
 #include "train/checkpoint.h"
+#include "train/gpu_memory.h"
 #include "train/routing_file.h"
 #include "train/runlog.h"
 #include "train/stages.h"
@@ -42,6 +43,7 @@ typedef struct Run {
     double val_loss;    /* the last one; NaN: none yet */
     double matrix_peak; /* FLOP/s, measured at the start */
     bool complete;      /* nothing is left to do; then only config, state and resumed are filled */
+    GpuMemory beside;   /* what a GPU holds beside the arenas; zeros on the CPU */
 } Run;
 
 /* Fills *r; run_close ends it, after a failure too. */

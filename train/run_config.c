@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "train/gpu_memory.h"
 #include "train/optim_check.h"
 #include "train/row_decay.h"
 #include "train/run_data.h"
@@ -126,6 +127,9 @@ static const ConfRow own_rows[] = {
     {"train.precision", CONF_ENUM, AT(train.precision), "bf16", 1, 0, precisions, "bf16 | f32"},
     {"train.device", CONF_TEXT, AT(train.device), "auto", 1, 0, NULL, "auto | cpu | cuda"},
     {"train.threads", CONF_INT, AT(train.threads), "0", 0, 4096, NULL, "of the CPU device; 0: all"},
+    {"train.deterministic", CONF_BOOL, AT(train.deterministic), "true", 1, 0, NULL,
+     "the same bits every time; false: attention's gradients on a GPU may add up in any order, "
+     "which needs less memory"},
     {"train.eval_every", CONF_INT, AT(train.eval_every), "0", 0, BIG, NULL,
      "steps between held-out losses; 0: only at the end"},
     {"train.eval_sequences", CONF_INT, AT(train.eval_sequences), "64", 1, 1e12, NULL,
@@ -325,6 +329,21 @@ static int check_optimizer(const RunConfig *c, RunCheck k)
     return check_groups(c, k) || row_decay_check(c, k) ? -1 : 0;
 }
 
+/* Sums in any order: only attention's library on a GPU has them. */
+static int check_deterministic(const RunConfig *c, RunCheck k)
+{
+    const char *key = "train.deterministic";
+    char why[GPU_WHY];
+    ModelShape shape = run_config_shape(c);
+    if (c->train.deterministic) return 0;
+    if (!strcmp(c->train.device, "cpu"))
+        return FAIL(k, key, "false has no effect on train.device cpu: its sums have one order");
+    gpu_attention_fault(why, &c->model, &shape, c->data.mask_documents);
+    if (!why[0]) return 0;
+    return FAIL(k, key, "false has no effect: attention is run by the own kernels, whose sums have "
+                "one order, because %s", why);
+}
+
 static int check_run(RunConfig *c, RunCheck k)
 {
     if (model_config_check(&c->model, run_config_table(), k.lines, k.path, k.e)) return -1;
@@ -338,7 +357,8 @@ static int check_run(RunConfig *c, RunCheck k)
         return FAIL(k, "train.minutes", "cannot cut a run with train.from: where its decay begins "
                     "must be known from the start");
     if (optim_check(c, k.lines, k.path, k.e) || check_batch(c, k) || stages_fill_share(c, k) ||
-        stages_check(c, k) || check_optimizer(c, k) || check_routing_files(c, k))
+        stages_check(c, k) || check_optimizer(c, k) || check_routing_files(c, k) ||
+        check_deterministic(c, k))
         return -1;
     return check_schedule(c, k);
 }
@@ -386,5 +406,6 @@ ModelShape run_config_shape(const RunConfig *c)
                         .B = c->train.micro_batch,
                         .T = c->data.seq_len,
                         .micro_batches = c->train.batch / c->train.micro_batch,
-                        .train = true};
+                        .train = true,
+                        .any_order = !c->train.deterministic};
 }

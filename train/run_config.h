@@ -38,6 +38,7 @@ typedef struct TrainConfig {
     int64_t seed;
     int precision;           /* 0 bf16, 1 f32 */
     char device[CONF_STRING];/* auto | cpu | cuda */
+    bool deterministic;      /* false: attention's gradients on a GPU may add up in any order */
     int64_t threads;         /* 0: all */
     int64_t eval_every;      /* steps; 0: only at the end */
     int64_t eval_sequences;  /* of the held-out set, the first ones in file order */

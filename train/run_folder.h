@@ -3,7 +3,8 @@
  * <run>/config.yaml   the resolved configuration
  * <run>/log.jsonl     the record (train/runlog.h)
  * <run>/checkpoints/  (train/checkpoint.h)
- * <run>/lock          held by flock while a process trains; its number is inside
+ * <run>/lock          held by flock while a process trains; its number is inside, and its time is
+ *                     that of the last sign of progress
  */
 #ifndef ISOMOE_TRAIN_RUN_FOLDER_H
 #define ISOMOE_TRAIN_RUN_FOLDER_H
@@ -16,5 +17,9 @@
  * process, however it ends. fresh: a folder that holds anything is refused. */
 int run_folder_lock(const char *folder, bool fresh, int *lock, Err *e);
 void run_folder_unlock(int *lock);
+
+/* The time of the lock's file becomes now: something was done (a micro-batch, a batch of held-out
+ * text, a part of the start). Who watches the run knows from it that it lives. */
+void run_folder_sign(int lock);
 
 #endif

@@ -64,6 +64,7 @@ static void count_eval(Run *r)
         log_warn("%s: after %" PRId64 " of %" PRId64 " held-out sequences a source is used up; the "
                  "rest are the others'", run_data_path(&r->config, "val"), mixed,
                  r->eval_sequences);
+    loader_spread(r->val, r->eval_sequences);
 }
 
 int run_stage_open(Run *r, Err *e)
@@ -97,6 +98,7 @@ int run_stage_enter(Run *r, int i, Err *e)
     r->state.stage = i;
     r->state.segment = segment;
     if (other_length) count_eval(r);
+    else loader_spread(r->val, r->eval_sequences);
     log_info("stage '%s': %" PRId64 " steps of %" PRId64 " sequences of %" PRId64
              " tokens, base of the rotation %g", next.name, next.steps, next.batch, next.seq_len,
              next.rope_theta);

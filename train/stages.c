@@ -63,7 +63,8 @@ ModelShape stages_shape(const RunConfig *c, const Stage *stage)
                         .B = stage->micro_batch,
                         .T = stage->seq_len,
                         .micro_batches = stage->batch / stage->micro_batch,
-                        .train = true};
+                        .train = true,
+                        .any_order = !c->train.deterministic};
 }
 
 int stages_reserve(const RunConfig *c, int64_t *bytes, int *largest, Err *e)

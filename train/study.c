@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/sweep_check.h"
+
 /* ---- Cells ------------------------------------------------------------------------------------*/
 
 const char *study_kind(const Cell *c)
@@ -186,6 +188,11 @@ static LawPoint point_of(const FitAnswer *a, const LedgerCell *c)
     p.x[RUN_N] = c->cell.N;
     p.x[RUN_N_TOTAL] = c->cell.N_total;
     p.x[RUN_D] = c->cell.D;
+    if (isfinite(c->cell.experts)) { /* else those of the request */
+        p.x[RUN_EXPERTS] = c->cell.experts;
+        p.x[RUN_GRANULARITY] = c->cell.granularity;
+        p.x[RUN_SPARSITY] = c->cell.sparsity;
+    }
     return p;
 }
 
@@ -204,10 +211,13 @@ static void forecast_group(Study *s, int group)
         b->ok = a->has_forecast && !forecast_at_budget(&a->base, b->C, &b->forecast, NULL);
         b->hours = b->C / s->pace / 3600;
     }
+    /* where no budget has an optimum with an interval, a given run may still have one */
+    bool ready = a->has_forecast || (g->helds && a->has_boot &&
+                                     !forecast_prepare(&a->runs, NULL, &a->boot, &a->base, NULL));
     for (int i = 0; i < g->helds; i++) {
         StudyHeld *h = &g->held[i];
         LawPoint p = point_of(a, &s->cell[h->cell]);
-        h->ok = a->has_forecast && !forecast_at(&a->base, &p, &h->forecast, NULL);
+        h->ok = ready && !forecast_at(&a->base, &p, &h->forecast, NULL);
     }
 }
 
@@ -249,6 +259,22 @@ static int read_name(Study *s, Ledger *l, Err *e)
     return 0;
 }
 
+/* Forecasts that were made before the runs of checks. */
+static int read_forecasts(Study *s, Ledger *l, Err *e)
+{
+    s->before = calloc((size_t)s->cells + 1, sizeof *s->before);
+    if (!s->before) return err_set(e, "out of memory");
+    for (int i = 0; i < s->cells; i++) {
+        char key[SWEEP_FORECAST_KEY], *text = NULL;
+        if (s->cell[i].cell.kind != CELL_CHECK) continue;
+        sweep_forecast_key(key, s->cell[i].cell.id);
+        if (ledger_note_get(l, key, &text, e)) return -1;
+        if (text) s->before[i] = json_loads(text, 0, NULL);
+        free(text);
+    }
+    return 0;
+}
+
 int study_read(Study *s, const FitRequest *request, Err *e)
 {
     RunTable all = {0};
@@ -260,6 +286,7 @@ int study_read(Study *s, const FitRequest *request, Err *e)
     int rc = ledger_runs(l, false, &all, e);
     if (!rc) rc = ledger_cells(l, &s->cell, &s->cells, e);
     if (!rc) rc = read_name(s, l, e);
+    if (!rc) rc = read_forecasts(s, l, e) || ledger_critical_get(l, &s->critical, e) ? -1 : 0;
     ledger_close(&l);
     if (!rc) rc = count_cells(s, e);
     s->pace = rc ? NAN : find_pace(s);
@@ -277,6 +304,8 @@ void study_clear(Study *s)
             fit_answer_clear(s->group[g].answer);
             free(s->group[g].answer);
         }
+    for (int i = 0; s->before && i < s->cells; i++) json_decref(s->before[i]);
+    free(s->before);
     free(s->group);
     free(s->group_of);
     free(s->cell);

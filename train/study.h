@@ -58,6 +58,8 @@ typedef struct Study {
     char folder[512], name[512]; /* name: of the study, or the folder's last
                                     part where the ledger has none */
     LedgerCell *cell;       /* (cells), owned; in the ledger's order */
+    json_t **before;        /* (cells), owned: StudyHeld's */
+    CriticalBatch critical; /* of C_min */
     int *group_of;          /* (cells), owned */
     int cells, counts[CELL_STATES], left_out;
     double spent, alone;    /* FLOPs of done cells; of done points and checks, each trained alone */

@@ -118,7 +118,8 @@ static void group_warnings(FILE *out, const StudyGroup *g)
     if (!a) return;
     for (int i = 0; i < a->hygiene.count; i++) finding(out, g, &a->hygiene.finding[i]);
     for (int i = 0; i < a->warnings; i++)
-        warning(out, g->name, answer_kind_name(a->warning[i].kind), a->warning[i].text);
+        if (!a->warning[i].without)
+            warning(out, g->name, answer_kind_name(a->warning[i].kind), a->warning[i].text);
     if (a->no_forecast[0]) warning(out, g->name, "no forecast", a->no_forecast);
 }
 

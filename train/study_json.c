@@ -36,8 +36,10 @@ static json_t *cell_json(const Study *s, int i)
     const Real reals[] = {
         {"budget", c->budget > 0 ? c->budget : NAN}, {"N", c->N}, {"N_no_embed", c->N_no_embed},
         {"N_total", c->N_total}, {"D", c->D}, {"C", c->C}, {"own_flops", c->own_flops},
-        {"lr", study_rate(l)}, {"lr_factor", l->lr_factor}, {"lr_law_ratio", c->lr_law_ratio},
-        {"batch_tokens", study_batch(l)}, {"batch_law_ratio", c->batch_law_ratio},
+        {"experts", c->experts}, {"top_k", c->top_k}, {"granularity", c->granularity},
+        {"sparsity", c->sparsity}, {"lr", study_rate(l)}, {"lr_factor", l->lr_factor},
+        {"lr_law_ratio", c->lr_law_ratio}, {"batch_tokens", study_batch(l)},
+        {"batch_law_ratio", c->batch_law_ratio}, {"C_min", ledger_c_min(l, &s->critical)},
         {"loss", l->result.loss}, {"train_loss", l->result.train_loss},
         {"b_noise", l->result.b_noise}, {"seconds", l->result.seconds},
     };
@@ -93,6 +95,8 @@ static json_t *held_json(const Study *s, const StudyHeld *h)
                           {"C", c->cell.C}, {"loss", c->result.loss},
                           {"predicted", h->ok ? h->forecast.loss : NAN}};
     add_reals(out, reals, 6);
+    json_t *before = s->before[h->cell];
+    json_object_set(out, "forecast_before", before ? before : json_null());
     if (!h->ok) return out;
     Interval i = h->forecast.run;
     json_object_set_new(out, "one_run_loss", pair_json(i));

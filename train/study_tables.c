@@ -125,7 +125,7 @@ static void parameters(FILE *out, const FitAnswer *a)
 
 static void costs(FILE *out, const StudyGroup *g)
 {
-    char time[PLAN_COUNT];
+    char time[PLAN_COUNT], text[COST_LAW_TEXT];
     const CostLaw *cost = &g->answer->request.cost;
     fprintf(out, "<h3>What to train, and what it costs</h3>\n");
     open_table(out, "#C|#N|#interval|#D|#interval|#loss|#one run's|#time|");
@@ -149,10 +149,9 @@ static void costs(FILE *out, const StudyGroup *g)
     close_table(out);
     fprintf(out, "<p>Cost: ");
     html_string(out, cost->name);
-    fprintf(out, ", C = %.4g N D %+.4g D", cost->a, cost->b);
-    if (isfinite(cost->high))
-        fprintf(out, ", made from N of %.3g to %.3g (residuals at most %.2g %%)", cost->low,
-                cost->high, 100 * cost->worst);
+    fprintf(out, ": ");
+    html_string(out, cost_law_text(cost, text));
+    if (cost->worst > 0) fprintf(out, " (residuals at most %.2g %%)", 100 * cost->worst);
     fprintf(out, ". Time: at the pace of a run of the largest budget on the machine of the "
             "study.</p>\n");
 }
@@ -371,8 +370,8 @@ static void done(FILE *out, const Study *s)
 {
     char time[PLAN_COUNT];
     fprintf(out, "<h3>Finished cells</h3>\n");
-    open_table(out, "cell|kind|#N|#no embedding|#total|#D|#C|#own FLOPs|#rate|#tokens a step|#seed|"
-                    "#loss|#time|");
+    open_table(out, "cell|kind|#N|#no embedding|#total|#D|#C|#C_min|#own FLOPs|#rate|"
+                    "#tokens a step|#seed|#loss|#time|");
     for (int i = 0; i < s->cells; i++) {
         const LedgerCell *c = &s->cell[i];
         if (c->state != STATE_DONE) continue;
@@ -384,6 +383,7 @@ static void done(FILE *out, const Study *s)
         value_cell(out, c->cell.N_total);
         value_cell(out, c->cell.D);
         flops_cell(out, c->cell.C);
+        flops_cell(out, ledger_c_min(c, &s->critical));
         flops_cell(out, c->cell.own_flops);
         value_cell(out, study_rate(c));
         value_cell(out, study_batch(c));

@@ -3,6 +3,7 @@
 #ifndef ISOMOE_TRAIN_SWEEP_PLAN_H
 #define ISOMOE_TRAIN_SWEEP_PLAN_H
 
+#include "base/io.h"
 #include "scaling/cells.h"
 #include "scaling/sweep_config.h"
 
@@ -12,12 +13,26 @@ enum { SWEEP_WORDS = 160 };
  * SWEEP_WORDS. */
 int sweep_words(char *text, const char **words);
 
-/* self: the path of the base configuration. */
-CellInspector sweep_inspector(const char *base);
+enum { SWEEP_CONTENTS = 64, SWEEP_SPLIT = 8 };
+
+typedef struct SweepContent { /* of a path that cells train on or are judged by */
+    char path[IO_PATH_MAX], split[SWEEP_SPLIT];
+    uint64_t hash; /* of tokenizer and tokens; 0: cannot be read here */
+} SweepContent;
+
+typedef struct SweepSource { /* {base}: what cells are made from; the rest is found on the way */
+    const char *base;        /* path of the base configuration */
+    SweepContent content[SWEEP_CONTENTS];
+    int contents;
+} SweepSource;
+
+/* *source outlives it, and learns what the configurations' data hold. */
+CellInspector sweep_inspector(SweepSource *source);
 
 /* Opens the data that the cells train on and are judged by, once for each variant: what is missing
- * is an error before a cell fails for it. */
-int sweep_data(const SweepConfig *s, const CellList *l, Err *e);
+ * is an error before a cell fails for it. have (n): the study's record; where the record of one of
+ * its runs says that it trained on other data, that is an error too. */
+int sweep_data(const SweepConfig *s, const CellList *l, const LedgerCell *have, int n, Err *e);
 
 /* Fills `seconds` of every cell that is run: ten steps of each size and batch are trained by
  * `program` below `folder`, one after the other with `cores` threads, and what comes beside the

@@ -63,7 +63,8 @@ static void print_totals(const SweepConfig *s, const SweepTotals *t, FILE *out)
                 (long long)s->jobs);
 }
 
-void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, FILE *out)
+void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, const char *whose,
+                 FILE *out)
 {
     char number[PLAN_COUNT];
     double budget = -1;
@@ -84,7 +85,7 @@ void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, 
     SweepTotals t = sweep_totals(l);
     print_totals(s, &t, out);
     if (!held_out) return;
-    fprintf(out, "\nafter the fit, at the N that it predicts (here the prior's):\n");
+    fprintf(out, "\nthe check at the held-out budget, at %s:\n", whose);
     print_cell(held_out, out);
 }
 
@@ -93,15 +94,16 @@ void sweep_warn(const SweepConfig *s, const CellList *l)
     for (int j = 0; j < s->n_budgets; j++) {
         char flops[PLAN_COUNT], params[PLAN_COUNT];
         double centre = sweep_centre(s, s->budget[j]);
-        int below = 0, above = 0;
+        int below = 0, above = 0, all = 0;
         for (int i = 0; i < l->count; i++) {
             const Cell *c = &l->cell[i];
             if (c->kind != CELL_POINT || c->budget != s->budget[j] || c->left_out[0]) continue;
             double N = s->centre.count == COUNT_ACTIVE ? c->N : c->N_no_embed;
             below += N < centre;
             above += N > centre;
+            all++;
         }
-        if (!below && !above)
+        if (!all)
             log_warn("%s FLOPs: no size can be run", plan_flops(flops, s->budget[j]));
         else if (s->sizes > 2 && (!below || !above))
             log_warn("%s FLOPs: all sizes that can be run lie %s the prior's N %s: the least loss "
@@ -123,7 +125,8 @@ static json_t *cell_json(const Cell *c)
         double value;
     } reals[] = {
         {"N", c->N}, {"N_no_embed", c->N_no_embed}, {"N_total", c->N_total}, {"D", c->D},
-        {"C", c->C}, {"own_flops", c->own_flops},
+        {"C", c->C}, {"own_flops", c->own_flops}, {"experts", c->experts}, {"top_k", c->top_k},
+        {"granularity", c->granularity}, {"sparsity", c->sparsity},
         {"deviation", c->budget > 0 ? c->C / c->budget - 1 : NAN}, {"lr", c->lr},
         {"lr_law_ratio", c->lr_law_ratio}, {"batch_law_ratio", c->batch_law_ratio},
         {"seconds", c->seconds},

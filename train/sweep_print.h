@@ -7,8 +7,9 @@
 #include "scaling/cells.h"
 #include "scaling/sweep_config.h"
 
-/* held_out: the check behind the fit at the prior's N, or NULL. */
-void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, FILE *out);
+/* held_out: the check behind the fit, or NULL; whose N it has: "the prior's N". */
+void sweep_print(const SweepConfig *s, const CellList *l, const Cell *held_out, const char *whose,
+                 FILE *out);
 
 /* Warns of budgets whose sizes cannot bracket the least loss: what can be run of them all lies on
  * one side of the prior's N, or nothing can. */

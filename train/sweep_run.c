@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "scaling/cell_build.h"
 #include "scaling/driver.h"
 #include "train/command.h"
 #include "train/json_out.h"
@@ -47,6 +48,43 @@ static int add_cells(Ledger *l, const CellList *cells, Err *e)
     if (!rc && added < list.count)
         log_info("%d of %d cells stand in the record already", list.count - added, list.count);
     cell_list_clear(&list);
+    return rc;
+}
+
+/* What the data's paths held when the sweep was begun they must hold now. */
+static int check_content(Ledger *l, const SweepRun *r, Err *e)
+{
+    for (int i = 0; i < r->source->contents; i++) {
+        const SweepContent *c = &r->source->content[i];
+        char key[IO_PATH_MAX + 32], now[HASH_HEX], *then = NULL;
+        if (!c->hash) continue;
+        snprintf(key, sizeof key, "data %s %s", c->split, c->path);
+        hash_hex(c->hash, now);
+        if (ledger_note_get(l, key, &then, e)) return -1;
+        bool other = then && strcmp(then, now) != 0;
+        int rc = then ? 0 : ledger_note_set(l, key, now, e);
+        if (other)
+            err_set(e, "%s: %s (%s) holds other data than when this sweep was begun: %s then, %s "
+                    "now", r->s->out, c->path, c->split, then, now);
+        free(then);
+        if (other)
+            return err_hint(e, "give another sweep.out, or put the old data back: runs on different"
+                            " text are no points of one study");
+        if (rc) return -1;
+    }
+    return 0;
+}
+
+int sweep_record_read(SweepRecord *out, const char *folder, Err *e)
+{
+    char path[IO_PATH_MAX];
+    *out = (SweepRecord){0};
+    if (io_join(path, folder, "ledger.sqlite", e)) return -1;
+    if (!io_exists(path)) return 0;
+    Ledger *l = ledger_open(folder, true, e);
+    if (!l) return -1;
+    int rc = ledger_cells(l, &out->have, &out->n, e);
+    ledger_close(&l);
     return rc;
 }
 
@@ -208,23 +246,68 @@ static int check_runnable(const SweepRun *r, const CellList *l, Err *e)
     return err_hint(e, "isomoe sweep SWEEP.yaml --dry-run shows them all");
 }
 
+/* Cells of a ledger of version 1 get what it had no columns for. */
+static int fill_experts(Ledger *l, const SweepRun *r, Err *e)
+{
+    CellList list = {0};
+    int rc = 0;
+    for (int i = 0; i < r->record->n && !rc; i++) {
+        Cell c = r->record->have[i].cell;
+        CellFacts f;
+        Err refused = {0};
+        if (c.left_out[0] || !isnan(c.experts)) continue;
+        if (r->inspector->inspect(r->inspector->self, c.overrides, &f, &refused)) continue;
+        cell_experts(&f.model, &c);
+        rc = cell_list_add(&list, &c, e);
+    }
+    if (!rc && list.count) rc = ledger_add(l, &list, NULL, e);
+    cell_list_clear(&list);
+    return rc;
+}
+
+/* All that is written before a driver begins. */
+static int enter(Ledger *l, const SweepRun *r, const CellList *cells, Err *e)
+{
+    bool cancelled;
+    if (check_content(l, r, e) || fill_experts(l, r, e) || add_cells(l, cells, e)) return -1;
+    if (ledger_note_set(l, "name", r->s->name, e)) return -1;
+    if (ledger_critical_set(l, &r->s->critical, e)) return -1;
+    if (r->note && ledger_note_set(l, r->note, r->note_text, e)) return -1;
+    if (ledger_is_cancelled(l, &cancelled, e)) return -1;
+    if (cancelled && r->adapt)
+        log_info("this sweep was cancelled: no sizes are added until isomoe sweep retry %s",
+                 r->s->out);
+    return 0;
+}
+
+/* A check runs alone, on all the cores that the study had, as far as there are as many. */
+static void give_all_cores(DriverOptions *o)
+{
+    int all = o->jobs * o->threads, here = launch_cores();
+    if (all > here) all = here;
+    if (all > o->threads) o->threads = all;
+    o->jobs = 1;
+}
+
 int sweep_run(const SweepRun *r, const CellList *cells, Err *e)
 {
     const SweepConfig *s = r->s;
     char program[IO_PATH_MAX];
     DriverOptions o = {.folder = s->out, .program = program, .mode = r->mode,
                        .jobs = (int)s->jobs, .threads = (int)s->cores,
-                       .tries = {(int)s->tries, 1, s->retry_rate}};
+                       .tries = {(int)s->tries, 1, s->retry_rate},
+                       .time_limit = s->time_limit > 0 ? s->time_limit : -1};
     DriverCalls calls = {.self = (void *)(uintptr_t)r, .more = more, .progress = show};
     int code = EXIT_FAILED;
     if (check_runnable(r, cells, e)) return EXIT_FAILED;
     bool local = !strcmp(r->mode->name, "local"); /* elsewhere the data may lie elsewhere */
-    if (local && sweep_data(s, cells, e)) return EXIT_FAILED;
+    if (local && sweep_data(s, cells, r->record->have, r->record->n, e)) return EXIT_FAILED;
+    if (local && !r->adapt) give_all_cores(&o);
     if (sweep_program(program, e) || io_make_dirs(s->out, e) || keep_base(s, e))
         return EXIT_FAILED;
     Ledger *l = ledger_open(s->out, false, e);
     if (!l) return EXIT_FAILED;
-    if (!add_cells(l, cells, e) && !ledger_note_set(l, "name", s->name, e)) {
+    if (!enter(l, r, cells, e)) {
         DriverEnd end = driver_run(l, &o, &calls, e);
         if (end == DRIVER_STOPPED) code = EXIT_STOPPED;
         if (end == DRIVER_DONE) code = sum_up(l, r, cells, e);
@@ -235,7 +318,19 @@ int sweep_run(const SweepRun *r, const CellList *cells, Err *e)
 
 /* ---- What is asked of a sweep -----------------------------------------------------------------*/
 
-static json_t *status_json(const LedgerCell *c, int n)
+/* By the names that `isomoe fit` knows columns by. */
+static json_t *model_json(const LedgerCell *l, const CriticalBatch *law)
+{
+    const Cell *c = &l->cell;
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "C_min",
+                     json_out_real(ledger_c_min(l, law)), "N", json_out_real(c->N),
+                     "N_total", json_out_real(c->N_total), "D", json_out_real(c->D), "C",
+                     json_out_real(c->C), "experts", json_out_real(c->experts), "top_k",
+                     json_out_real(c->top_k), "granularity", json_out_real(c->granularity),
+                     "sparsity", json_out_real(c->sparsity));
+}
+
+static json_t *status_json(const LedgerCell *c, int n, const CriticalBatch *law)
 {
     json_t *list = json_array();
     for (int i = 0; list && i < n; i++) {
@@ -246,10 +341,12 @@ static json_t *status_json(const LedgerCell *c, int n)
             json_out_real(c[i].result.seconds), "reason",
             json_out_text(c[i].reason, strlen(c[i].reason)), "left_out",
             json_out_text(c[i].cell.left_out, strlen(c[i].cell.left_out)));
-        if (json_array_append_new(list, o)) {
+        json_t *model = model_json(&c[i], law);
+        if (json_object_update(o, model) || json_array_append_new(list, o)) {
             json_decref(list);
             list = NULL;
         }
+        json_decref(model);
     }
     return list;
 }
@@ -285,11 +382,12 @@ int sweep_status(const char *folder, bool json, Err *e)
 {
     LedgerCell *c = NULL;
     int n = 0, code = EXIT_FAILED;
+    CriticalBatch law;
     Ledger *l = ledger_open(folder, true, e);
     if (!l) return EXIT_FAILED;
-    if (!ledger_cells(l, &c, &n, e)) {
+    if (!ledger_cells(l, &c, &n, e) && !ledger_critical_get(l, &law, e)) {
         if (json) {
-            code = json_out_print(status_json(c, n), e);
+            code = json_out_print(status_json(c, n, &law), e);
         } else {
             print_status(c, n);
             code = stdout_finish(e);

@@ -2,15 +2,26 @@
 #ifndef ISOMOE_TRAIN_SWEEP_RUN_H
 #define ISOMOE_TRAIN_SWEEP_RUN_H
 
-#include "scaling/cells.h"
 #include "scaling/launch.h"
-#include "scaling/sweep_config.h"
+#include "train/sweep_plan.h"
+
+typedef struct SweepRecord { /* of a sweep that was begun; {0}: of one that was not */
+    LedgerCell *have; /* (n), owned */
+    int n;
+} SweepRecord;
+
+/* What stands in the ledger of the folder, if there is one. */
+int sweep_record_read(SweepRecord *out, const char *folder, Err *e);
 
 typedef struct SweepRun {
     const SweepConfig *s;
+    const SweepSource *source; /* that the cells were made from */
+    const SweepRecord *record;
     const CellInspector *inspector;
     const LaunchMode *mode;
-    bool adapt;   /* sizes are added until least losses are bracketed */
+    bool adapt;   /* sizes are added until least losses are bracketed; false: a check alone */
+    const char *note; /* kept in the ledger under this key and with this text before anything */
+    const char *note_text; /* runs; NULL: nothing */
 } SweepRun;
 
 /* Adds the cells to the ledger of s->out, where they are not yet, and runs what is left there.

@@ -2,7 +2,8 @@
  *
  * The library (sdpa.h) has bf16 tensors, aligned, of the whole causal square without documents, and
  * heads that its kernels on every supported GPU take; the backward pass as long as its workspace,
- * which grows with T x T on some of them, stays below an eighth of the GPU's memory. All else goes
+ * which grows with T x T on some of them, stays below what device_limit_attention says, by default
+ * an eighth of the GPU's memory (sdpa_bytes.h; train/gpu_memory.h plans by the same). All else goes
  * to the own kernels (attention_fwd.cu, attention_bwd.cu), as does everything where the library is
  * absent, refuses the shape, or ISOMOE_ATTENTION=own says so. The choice follows from shapes,
  * alignment and machine: the same call takes the same way every time.
@@ -13,8 +14,6 @@
 #include <string.h>
 
 #include "device/cuda/sdpa.h"
-
-enum { SDPA_WIDEST = 128, SDPA_MEMORY_SHARE = 8 };
 
 static bool own_only(void)
 {
@@ -35,16 +34,15 @@ static const SdpaPlan *plan_of(Device *d, const AttnTensors *a, const AttnOpt *o
     s.G = a->k.dim[2];
     s.scale = opt->scale;
     s.backward = backward;
-    s.deterministic = true;
+    s.deterministic = !backward || !opt->any_order;
     bool square = a->k.dim[1] == s.T && opt->q_pos0 == opt->k_pos0;
     if (a->q.type != DT_BF16 || !square || tensor_given(opt->doc_start)) return NULL;
-    if (s.B < 1 || s.T < 2 || s.K % 8 || s.K < 8 || s.K > SDPA_WIDEST || own_only()) return NULL;
+    if (!sdpa_takes(&s) || own_only()) return NULL;
     if (!aligned(a->q) || !aligned(a->k) || !aligned(a->v) || !aligned(a->o) || !aligned(a->lse))
         return NULL;
     const SdpaPlan *plan = sdpa_plan(d, &s, SDPA_CAUSAL);
     if (!plan) return NULL;
-    int64_t most = (int64_t)(cuda_state(d)->memory / SDPA_MEMORY_SHARE);
-    return sdpa_workspace(plan) <= most ? plan : NULL;
+    return sdpa_workspace(plan) <= cuda_state(d)->sdpa_room ? plan : NULL;
 }
 
 int attention_fwd_cuda(Device *d, AttnTensors a, const AttnOpt *opt)
@@ -61,7 +59,7 @@ int attention_bwd_cuda(Device *d, AttnGrad g, Tensor d_o, AttnTensors a, const A
     if (!plan || !aligned(d_o) || !aligned(g.dq) || !aligned(g.dk) || !aligned(g.dv))
         return attn_own_bwd(d, g, d_o, a, opt);
     int64_t bytes = (sdpa_workspace(plan) + 255) / 256 * 256;
-    char *workspace = (char *)cuda_scratch(d, bytes + tensor_bytes(g.dv));
+    char *workspace = (char *)cuda_scratch(d, bytes + (g.dv_add ? tensor_bytes(g.dv) : 0) + 1);
     if (!workspace) return -1;
     if (!g.dv_add) return sdpa_bwd(d, plan, g, d_o, a, workspace);
     /* the library writes dv: into scratch, then added */

@@ -116,8 +116,7 @@ KERNEL(ATTN_BLOCK) attention_fwd_kernel(AttnArgs<T> a, T *o, float *lse)
     }
     r.sum += __shfl_xor_sync(WARP_ALL, r.sum, WARP / SPLIT);
     r.sum += __shfl_xor_sync(WARP_ALL, r.sum, 2 * WARP / SPLIT);
-    __syncthreads();
-    if (lane < WARP / SPLIT) {
+    if (lane < WARP / SPLIT) { /* all have read the last factors: attn_add_product has barriers */
         factors[r.row] = r.sum == 0.0f ? 0.0f : 1.0f / r.sum;
         if (k.column == 0 && row0 + r.row < q.count)
             lse[attn_row_index(a, k, row0 + r.row)] =

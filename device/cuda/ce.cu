@@ -1,8 +1,8 @@
 /* device/cuda/ce.cu - linear + cross-entropy; contracts of dev_ce_* in device.h.
  *
  * Logits z = s x w^T exist for a chunk of rows at a time, f32 in scratch memory: as many rows as
- * CUDA_CHUNK_BYTES hold, the chunks of one size. A block has a row: it takes maximum and sum in one
- * pass over z, and writes the gradient over it in x's type; then dx = dz w and dw += dz^T x.
+ * SCRATCH_CHUNK_BYTES hold, the chunks of one size. A block has a row: it takes maximum and sum in
+ * one pass over z, and writes the gradient over it in x's type; then dx = dz w and dw += dz^T x.
  * Bytes an element of z: 4 written by the product, 4 read for lse, and for the gradient 4 read, 2
  * or 4 written, twice 2 or 4 read by products (all beyond what must move, which is x, w, dx, dw; dw
  * moves twice a chunk).
@@ -10,7 +10,7 @@
 #include "device/cuda/common.cuh"
 #include "device/cuda/gemm.h"
 
-enum { CE_BLOCK = 256, CE_WIDE = 4, CE_TILE = CE_BLOCK * CE_WIDE, CE_ROWS = 16, CE_LINE = 32 };
+enum { CE_BLOCK = 256, CE_WIDE = 4, CE_TILE = CE_BLOCK * CE_WIDE };
 
 typedef enum CeMode { CE_FWD, CE_BWD, CE_TRAIN } CeMode;
 
@@ -74,7 +74,9 @@ static inline __device__ void row_gradient(float *z, int64_t cols, int64_t colum
     for (int64_t tile = 0; tile < cols; tile += CE_TILE) {
         int64_t j = tile + (int64_t)threadIdx.x * CE_WIDE;
         if (j < cols) load_logits(v, z, j, cols);
-        if constexpr (sizeof(T) < sizeof(float)) __syncthreads();
+        if constexpr (sizeof(T) < sizeof(float)) {
+            __syncthreads();
+        }
 #pragma unroll
         for (int c = 0; c < CE_WIDE; c++) {
             if (j + c >= cols) continue;
@@ -169,12 +171,9 @@ static int run_chunk(Device *d, const CeJob *j, float *z, int64_t ld, int64_t ro
 /* All rows, in chunks whose size follows from the shapes. */
 static int run_job(Device *d, const CeJob *j)
 {
-    const int64_t n = tensor_rows(j->x), ld = ceil_div(j->w.dim[0], CE_LINE) * CE_LINE;
-    int64_t most = cuda_state(d)->chunk_bytes / (ld * (int64_t)sizeof(float)) / CE_ROWS * CE_ROWS;
+    const int64_t n = tensor_rows(j->x);
+    int64_t ld, chunk = scratch_loss_rows(n, j->w.dim[0], cuda_state(d)->chunk_bytes, &ld);
     if (n == 0) return 0;
-    if (most < CE_ROWS) most = CE_ROWS;
-    int64_t chunk = ceil_div(ceil_div(n, ceil_div(n, most)), CE_ROWS) * CE_ROWS;
-    if (chunk > n) chunk = n;
     float *z = (float *)cuda_scratch(d, chunk * ld * (int64_t)sizeof(float));
     if (!z) return -1;
     int rc = 0;

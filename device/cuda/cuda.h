@@ -14,10 +14,10 @@
 
 extern "C" {
 #include "device/device_ops.h"
+#include "device/scratch_bytes.h"
 }
 
-enum { CUDA_CHUNKS = 64 }; /* partial sums of a reduction over rows, at most */
-static constexpr int64_t CUDA_LT_WORKSPACE = 32 << 20, CUDA_CHUNK_BYTES = 512 << 20;
+enum { CUDA_CHUNKS = SCRATCH_CHUNKS }; /* partial sums of a reduction over rows, at most */
 
 typedef struct GemmState GemmState;
 
@@ -33,17 +33,20 @@ typedef struct CudaState {
     int64_t pinned_bytes;
     cudaEvent_t staged;       /* the staged bytes have left */
     bool capturing;           /* operations are being recorded into a graph */
-    int64_t scratch_moves;    /* how often scratch memory has moved */
+    int64_t scratch_moves;    /* how often memory that graphs read has moved */
     struct CudaGraph *graph;  /* the recorded unit of operations (graph.cu), or NULL */
     cublasLtHandle_t lt;
     int64_t lt_version;       /* of cuBLASLt: 130100 */
     void *lt_workspace;
-    int64_t lt_workspace_bytes; /* CUDA_LT_WORKSPACE, at most 1/2048 of the memory */
+    int64_t lt_workspace_bytes; /* scratch_lt_bytes of the memory */
     GemmState *gemm;          /* table and plans of cuBLASLt (gemm.cu) */
     int64_t chunk_bytes;      /* f32 rows that the loss (linear maps with a bias: an eighth) holds
-                                 at a time: CUDA_CHUNK_BYTES but in tests */
+                                 at a time: SCRATCH_CHUNK_BYTES but in tests */
     void *sdpa;               /* plans of the attention library (sdpa.h), or NULL */
     char error[512];          /* text of the last failure */
+    int sm;                   /* compute capability: 90 */
+    int64_t sdpa_room;        /* workspace that the attention library may take */
+    struct AdamwTable *adamw; /* rows of the last dev_adamw_rows (adamw.cu), or NULL */
 } CudaState;
 
 static inline CudaState *cuda_state(const Device *d) { return (CudaState *)d->impl; }
@@ -73,6 +76,9 @@ int cuda_sync(Device *d);
 const char *cuda_error(Device *d, int code);
 int64_t cuda_scratch_bytes(const Device *d);
 int64_t cuda_memory_room(const Device *d);
+DeviceGpu cuda_gpu(Device *d);
+void cuda_limit_attention(Device *d, int64_t bytes);
+int cuda_reserve_scratch(Device *d, int64_t bytes);
 const void *cuda_some_kernel(void); /* one of the program's kernels, whichever (basic.cu) */
 int cuda_step_begin(Device *d, StepVars *vars, const StepVars *host);
 
@@ -132,6 +138,8 @@ int ce_bwd_cuda(Device *d, LinearGrad g, Tensor x, Tensor w, Tensor targets, Ten
 int ce_train_cuda(Device *d, CeTrain out, Tensor x, Tensor w, Tensor targets, const CeOpt *opt);
 int nll_sum_cuda(Device *d, Tensor sum, Tensor lse, Tensor target_logit, Tensor targets);
 int adamw_cuda(Device *d, AdamwTensors t, const AdamwOpt *opt, const StepVars *vars);
+int adamw_rows_cuda(Device *d, const AdamwRow *rows, int n, const StepVars *vars);
+void adamw_free(Device *d); /* the table of rows */
 int muon_cuda(Device *d, MuonTensors t, const MuonOpt *opt, const StepVars *vars);
 int clip_cuda(Device *d, StepVars *vars, Tensor sum, const ClipOpt *opt);
 int sqsum_cuda(Device *d, Tensor sum, Tensor x);

@@ -3,11 +3,15 @@
  *
  * Rows in equal runs (rows_equal: where capacity places them) are products of known sizes: one
  * batched call of cuBLASLt for a stack, a call an expert for own matrices. Runs whose lengths stand
- * on the device (dropless) go through own kernels, whose grids are the worst case of the shapes:
- * tiles of 64 rows, slot row_begin[e] / 64 + e and following for expert e, which leaves each expert
- * slots enough and R / 64 + E in all; a block that finds no rows ends. Bytes: see gemm.h, tile.cuh.
+ * on the device (dropless) go through own kernels, bf16 on tensor cores (mma_tile.cuh), f32 without
+ * (tile.cuh). Their grids are the worst case of the shapes: tiles of t rows (128, f32 64), slot
+ * row_begin[e] / t + e and following for expert e, which leaves each expert slots enough and R / t
+ * + E in all; a block that finds no rows ends. A gradient of weights is one sum over the expert's
+ * rows, in their order: no chunks, for experts and tiles are enough blocks. Bytes: see tile.cuh,
+ * mma_tile.cuh.
  */
 #include "device/cuda/gemm.h"
+#include "device/cuda/mma_tile.cuh"
 #include "device/cuda/tile.cuh"
 
 /* ---- The experts' matrices --------------------------------------------------------------------*/
@@ -138,41 +142,79 @@ template <typename T> struct Buffers {
     bool add;
 };
 
-/* Expert of a slot of 64 rows: the last whose slots begin at or before it. */
-static __device__ int slot_expert(const int32_t *begin, int experts, int slot)
+/* Expert of a slot of `tile` rows: the last whose slots begin at or before it. Whole warps call
+ * it: a lane an expert, so that the numbers of 32 experts come in one access. */
+static inline __device__ int slot_expert(const int32_t *begin, int experts, int slot, int tile)
 {
-    int low = 0, high = experts;
-    while (high - low > 1) {
-        int middle = (low + high) / 2;
-        if (begin[middle] / TILE + middle <= slot) low = middle;
-        else high = middle;
+    int lane = (int)threadIdx.x % WARP, before = 0;
+    for (int first = 0; first < experts; first += WARP) {
+        int e = first + lane;
+        bool starts = e < experts && begin[e] / tile + e <= slot;
+        before += __popc(__ballot_sync(WARP_ALL, starts));
     }
-    return low;
+    return before - 1;
 }
 
-/* y = x w^T (FORWARD), or x (+)= y w: tile blockIdx.x of the columns, slot blockIdx.y of rows. */
+/* What a block of y = x w^T (FORWARD) or x (+)= y w makes: `rows` rows from `row` on of expert e,
+ * `cols` columns from `col` on; at most a tile of both are the block's. */
+struct Spot {
+    int e;
+    int64_t row, rows, col, cols;
+};
+
+/* Tile blockIdx.x of the columns, slot blockIdx.y of the rows. */
+template <bool FORWARD, typename T, typename W>
+static inline __device__ Spot spot_of(const Buffers<T> &s, const W &w, int tile)
+{
+    int slot = (int)blockIdx.y, e = slot_expert(s.begin, s.experts, slot, tile);
+    int64_t row = s.begin[e] + (int64_t)(slot - s.begin[e] / tile - e) * tile;
+    int64_t col = (int64_t)blockIdx.x * tile;
+    return {e, row, s.begin[e + 1] - row, col, (FORWARD ? w.out(e) : w.in(e)) - col};
+}
+
 template <typename T, typename W, bool FORWARD>
 KERNEL(TILE_BLOCK) expert_rows_kernel(Buffers<T> s, BY_VALUE W w)
 {
     SHARED(float4, sa, [TILE_K][TILE_ROW]);
     SHARED(float4, sb, [TILE_K][TILE_ROW]);
     float sum[TILE_OWN][TILE_OWN];
-    int slot = (int)blockIdx.y, e = slot_expert(s.begin, s.experts, slot);
-    int64_t row = s.begin[e] + (int64_t)(slot - s.begin[e] / TILE - e) * TILE;
-    int64_t rows = s.begin[e + 1] - row, out = w.out(e), in = w.in(e);
-    int64_t col = (int64_t)blockIdx.x * TILE, cols = (FORWARD ? out : in) - col;
-    if (rows <= 0 || cols <= 0) return;
-    const T *m = w.at(e);
-    TileInput<T> a = FORWARD ? TileInput<T>{s.x + row * s.ldx, s.ldx, 1, rows}
-                             : TileInput<T>{s.y + row * s.ldy, s.ldy, 1, rows};
-    TileInput<T> b = FORWARD ? TileInput<T>{m + col * in, in, 1, cols}
-                             : TileInput<T>{m + col, 1, in, cols};
+    const Spot at = spot_of<FORWARD>(s, w, TILE);
+    if (at.rows <= 0 || at.cols <= 0) return;
+    const T *m = w.at(at.e);
+    int64_t out = w.out(at.e), in = w.in(at.e);
+    TileInput<T> a = FORWARD ? TileInput<T>{s.x + at.row * s.ldx, s.ldx, 1, at.rows}
+                             : TileInput<T>{s.y + at.row * s.ldy, s.ldy, 1, at.rows};
+    TileInput<T> b = FORWARD ? TileInput<T>{m + at.col * in, in, 1, at.cols}
+                             : TileInput<T>{m + at.col, 1, in, at.cols};
     tile_product(sum, sa, sb, a, b, FORWARD ? in : out);
-    T *c = FORWARD ? s.y + row * s.ldy + col : s.x + row * s.ldx + col;
     int64_t ldc = FORWARD ? s.ldy : s.ldx;
-    tile_store(sum, rows, cols, [&](int i, int j, float v) {
+    T *c = (FORWARD ? s.y : s.x) + at.row * ldc + at.col;
+    tile_store(sum, at.rows, at.cols, [&](int i, int j, float v) {
         T *place = c + i * ldc + j;
         *place = from_f32<T>(s.add ? to_f32(*place) + v : v);
+    });
+}
+
+/* The same in bf16, on tensor cores. */
+template <typename W, bool FORWARD>
+KERNEL(MMA_BLOCK, 2) expert_rows_mma_kernel(Buffers<bf16> s, BY_VALUE W w)
+{
+    SHARED(uint4, stages, [MMA_STAGES][2][MMA_PACKS]);
+    MmaSums sum;
+    const Spot at = spot_of<FORWARD>(s, w, MMA_TILE);
+    if (at.rows <= 0 || at.cols <= 0) return;
+    const bf16 *m = w.at(at.e);
+    int64_t out = w.out(at.e), in = w.in(at.e);
+    MmaInput a = FORWARD ? mma_input(s.x + at.row * s.ldx, s.ldx, at.rows, in)
+                         : mma_input(s.y + at.row * s.ldy, s.ldy, at.rows, out);
+    MmaInput b = FORWARD ? mma_input(m + at.col * in, in, at.cols, in)
+                         : mma_input(m + at.col, in, at.cols, out);
+    mma_product<true, FORWARD>(sum, stages, a, b);
+    int64_t ldc = FORWARD ? s.ldy : s.ldx;
+    bf16 *c = (FORWARD ? s.y : s.x) + at.row * ldc + at.col;
+    mma_store(sum, at.rows, at.cols, [&](int i, int j, int count, float2 v) {
+        bf16 *place = c + i * ldc + j;
+        mma_write(place, count, s.add ? mma_plus(v, mma_read(place, count)) : v);
     });
 }
 
@@ -194,24 +236,70 @@ KERNEL(TILE_BLOCK) expert_weights_kernel(Buffers<T> s, BY_VALUE W w, int across)
     tile_store(sum, out - i0, in - j0, [&](int i, int j, float v) { c[i * in + j] += v; });
 }
 
+/* The same of bf16 rows, on tensor cores. */
+template <typename W>
+KERNEL(MMA_BLOCK, 2) expert_weights_mma_kernel(Buffers<bf16> s, BY_VALUE W w, int across)
+{
+    SHARED(uint4, stages, [MMA_STAGES][2][MMA_PACKS]);
+    MmaSums sum;
+    int e = (int)blockIdx.y;
+    int64_t i0 = (int64_t)(blockIdx.x / across) * MMA_TILE;
+    int64_t j0 = (int64_t)(blockIdx.x % across) * MMA_TILE;
+    int64_t row = s.begin[e], rows = s.begin[e + 1] - row, out = w.out(e), in = w.in(e);
+    if (rows <= 0 || i0 >= out || j0 >= in) return;
+    mma_product<false, false>(sum, stages,
+                              mma_input(s.y + row * s.ldy + i0, s.ldy, out - i0, rows),
+                              mma_input(s.x + row * s.ldx + j0, s.ldx, in - j0, rows));
+    float *c = w.at(e) + i0 * in + j0;
+    mma_store(sum, out - i0, in - j0, [&](int i, int j, int count, float2 v) {
+        float *place = c + i * in + j;
+        mma_write(place, count, mma_plus(v, mma_read(place, count)));
+    });
+}
+
+/* Rows and columns of a type's tile. */
+template <typename T> static constexpr int tile_of()
+{
+    return sizeof(T) == sizeof(bf16) ? (int)MMA_TILE : (int)TILE;
+}
+
+template <typename W, typename G>
+static void launch_product(Product product, dim3 grid, cudaStream_t stream, const Buffers<float> &s,
+                           const W &w, const G &dw, int across)
+{
+    if (product == PRODUCT_Y)
+        LAUNCH((expert_rows_kernel<float, W, true>), grid, TILE_BLOCK, 0, stream, s, w);
+    else if (product == PRODUCT_X)
+        LAUNCH((expert_rows_kernel<float, W, false>), grid, TILE_BLOCK, 0, stream, s, w);
+    else
+        LAUNCH((expert_weights_kernel<float, G>), grid, TILE_BLOCK, 0, stream, s, dw, across);
+}
+
+template <typename W, typename G>
+static void launch_product(Product product, dim3 grid, cudaStream_t stream, const Buffers<bf16> &s,
+                           const W &w, const G &dw, int across)
+{
+    if (product == PRODUCT_Y)
+        LAUNCH((expert_rows_mma_kernel<W, true>), grid, MMA_BLOCK, 0, stream, s, w);
+    else if (product == PRODUCT_X)
+        LAUNCH((expert_rows_mma_kernel<W, false>), grid, MMA_BLOCK, 0, stream, s, w);
+    else
+        LAUNCH((expert_weights_mma_kernel<G>), grid, MMA_BLOCK, 0, stream, s, dw, across);
+}
+
 template <typename T, typename W, typename G>
 static int launch_runs(Device *d, const ExpertCall *c, Product product, const W &w, const G &dw)
 {
     Buffers<T> s = {(T *)c->x.data, (T *)c->y.data, tensor_cols(c->x), tensor_cols(c->y),
                     (const int32_t *)c->w_rows.data, (int)c->experts, c->add};
-    int64_t out, in, slots = tensor_rows(c->x) / TILE + c->experts;
+    const int tile = tile_of<T>();
+    int64_t out, in, slots = tensor_rows(c->x) / tile + c->experts;
     largest(&c->w, c->experts, &out, &in);
-    int64_t across = ceil_div(in, TILE), down = ceil_div(out, TILE);
-    if (slots > 65535) return cuda_failed(d, c->what, "more than 4 million rows");
-    cudaStream_t stream = cuda_stream(d);
-    dim3 forward((unsigned)down, (unsigned)slots), backward((unsigned)across, (unsigned)slots);
-    dim3 weights((unsigned)(across * down), (unsigned)c->experts);
-    if (product == PRODUCT_Y)
-        LAUNCH((expert_rows_kernel<T, W, true>), forward, TILE_BLOCK, 0, stream, s, w);
-    else if (product == PRODUCT_X)
-        LAUNCH((expert_rows_kernel<T, W, false>), backward, TILE_BLOCK, 0, stream, s, w);
-    else
-        LAUNCH((expert_weights_kernel<T, G>), weights, TILE_BLOCK, 0, stream, s, dw, (int)across);
+    int64_t across = ceil_div(in, tile), down = ceil_div(out, tile);
+    if (slots > 65535) return cuda_failed(d, c->what, "more than 65535 tiles of rows");
+    dim3 grid((unsigned)(product == PRODUCT_Y ? down : across), (unsigned)slots);
+    if (product == PRODUCT_W) grid = dim3((unsigned)(across * down), (unsigned)c->experts);
+    launch_product(product, grid, cuda_stream(d), s, w, dw, (int)across);
     return cuda_launched(d, c->what);
 }
 

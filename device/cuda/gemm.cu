@@ -1,4 +1,4 @@
-/* device/cuda/gemm.cu - matrix products: plans of cuBLASLt, a kernel for the rest; see gemm.h.
+/* device/cuda/gemm.cu - matrix products: plans of cuBLASLt, own kernels for the rest; see gemm.h.
  *
  * The library is column-major: c^T = op(b)^T op(a)^T, so its A is our b, its B our a, and its rows
  * are our columns. A plan (descriptors and algorithm) is found at a shape's first call and kept in
@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "device/cuda/libs.h"
+#include "device/cuda/mma_tile.cuh"
 #include "device/cuda/tile.cuh"
 
 enum { GEMM_PLANS = 512, GEMM_SLOTS = 1024, GEMM_ALIGN = 16 };
@@ -213,10 +214,10 @@ static cublasStatus_t plan_run(CudaState *s, const Plan *p, const CudaGemm *g)
     return rc;
 }
 
-/* ---- The kernel for the rest ------------------------------------------------------------------*/
+/* ---- The kernels for the rest -----------------------------------------------------------------*/
 
-/* Tile blockIdx.x of product blockIdx.y. */
-template <typename T, typename C> KERNEL(TILE_BLOCK) gemm_kernel(CudaGemm g)
+/* f32: tile blockIdx.x of product blockIdx.y. */
+KERNEL(TILE_BLOCK) gemm_kernel(CudaGemm g)
 {
     SHARED(float4, sa, [TILE_K][TILE_ROW]);
     SHARED(float4, sb, [TILE_K][TILE_ROW]);
@@ -225,30 +226,73 @@ template <typename T, typename C> KERNEL(TILE_BLOCK) gemm_kernel(CudaGemm g)
     int64_t j0 = blockIdx.x % across * TILE, product = blockIdx.y;
     int64_t a_row = g.a_trans ? 1 : g.lda, a_col = g.a_trans ? g.lda : 1;
     int64_t b_row = g.b_trans ? g.ldb : 1, b_col = g.b_trans ? 1 : g.ldb;
-    TileInput<T> a = {(const T *)g.a + product * g.a_step + i0 * a_row, a_row, a_col, g.m - i0};
-    TileInput<T> b = {(const T *)g.b + product * g.b_step + j0 * b_row, b_row, b_col, g.n - j0};
+    TileInput<float> a = {(const float *)g.a + product * g.a_step + i0 * a_row, a_row, a_col,
+                          g.m - i0};
+    TileInput<float> b = {(const float *)g.b + product * g.b_step + j0 * b_row, b_row, b_col,
+                          g.n - j0};
     tile_product(sum, sa, sb, a, b, g.k);
-    C *c = (C *)g.c + product * g.c_step + i0 * g.ldc + j0;
-    const C *add = (const C *)g.add + product * g.c_step + i0 * g.ldc + j0;
+    float *c = (float *)g.c + product * g.c_step + i0 * g.ldc + j0;
+    const float *add = (const float *)g.add + product * g.c_step + i0 * g.ldc + j0;
     tile_store(sum, g.m - i0, g.n - j0, [&](int i, int j, float v) {
         int64_t place = i * g.ldc + j;
         v *= g.alpha;
-        if (g.beta != 0) v = fmaf(g.beta, to_f32(add[place]), v);
+        if (g.beta != 0) v = fmaf(g.beta, add[place], v);
         if (g.bias) v += g.bias[j0 + j];
-        c[place] = from_f32<C>(v);
+        c[place] = v;
     });
+}
+
+/* A tile's sums into c, whose element (0, 0) of the tile is `first`. */
+template <typename C>
+static inline __device__ void gemm_put(const CudaGemm &g, const MmaSums &sum, int64_t first,
+                                       int64_t i0, int64_t j0)
+{
+    C *c = (C *)g.c + first;
+    const C *add = (const C *)g.add + first;
+    mma_store(sum, g.m - i0, g.n - j0, [&](int i, int j, int count, float2 v) {
+        int64_t place = i * g.ldc + j;
+        v = make_float2(v.x * g.alpha, v.y * g.alpha);
+        if (g.beta != 0) {
+            float2 old = mma_read(add + place, count);
+            v = make_float2(fmaf(g.beta, old.x, v.x), fmaf(g.beta, old.y, v.y));
+        }
+        if (g.bias) v = mma_plus(v, mma_read(g.bias + j0 + j, count));
+        mma_write(c + place, count, v);
+    });
+}
+
+/* bf16 on tensor cores, c bf16 or f32: tile blockIdx.x of product blockIdx.y. */
+template <bool A_TRANS, bool B_TRANS> KERNEL(MMA_BLOCK, 2) gemm_mma_kernel(CudaGemm g)
+{
+    SHARED(uint4, stages, [MMA_STAGES][2][MMA_PACKS]);
+    MmaSums sum;
+    int64_t across = ceil_div(g.n, MMA_TILE), i0 = blockIdx.x / across * MMA_TILE;
+    int64_t j0 = blockIdx.x % across * MMA_TILE, product = blockIdx.y;
+    int64_t first = product * g.c_step + i0 * g.ldc + j0;
+    const bf16 *a = (const bf16 *)g.a + product * g.a_step + i0 * (A_TRANS ? 1 : g.lda);
+    const bf16 *b = (const bf16 *)g.b + product * g.b_step + j0 * (B_TRANS ? g.ldb : 1);
+    mma_product<!A_TRANS, B_TRANS>(sum, stages, mma_input(a, g.lda, g.m - i0, g.k),
+                                   mma_input(b, g.ldb, g.n - j0, g.k));
+    if (g.c_type == DT_F32) gemm_put<float>(g, sum, first, i0, j0);
+    else gemm_put<bf16>(g, sum, first, i0, j0);
 }
 
 static int run_kernel(Device *d, const char *what, const CudaGemm *g)
 {
     if (g->count > GEMM_COUNT_MAX) return cuda_failed(d, what, "more than 65535 products");
-    dim3 grid((unsigned)(ceil_div(g->m, TILE) * ceil_div(g->n, TILE)), (unsigned)g->count);
+    if (g->k > INT32_MAX) return cuda_failed(d, what, "sums of more than 2^31 products");
+    const int64_t tile = g->type == DT_F32 ? (int)TILE : (int)MMA_TILE;
+    dim3 grid((unsigned)(ceil_div(g->m, tile) * ceil_div(g->n, tile)), (unsigned)g->count);
     cudaStream_t stream = cuda_stream(d);
-    if (g->type == DT_F32) LAUNCH((gemm_kernel<float, float>), grid, TILE_BLOCK, 0, stream, *g);
-    else if (g->c_type == DT_F32)
-        LAUNCH((gemm_kernel<bf16, float>), grid, TILE_BLOCK, 0, stream, *g);
+    if (g->type == DT_F32) LAUNCH(gemm_kernel, grid, TILE_BLOCK, 0, stream, *g);
+    else if (!g->a_trans && !g->b_trans)
+        LAUNCH((gemm_mma_kernel<false, false>), grid, MMA_BLOCK, 0, stream, *g);
+    else if (!g->a_trans)
+        LAUNCH((gemm_mma_kernel<false, true>), grid, MMA_BLOCK, 0, stream, *g);
+    else if (!g->b_trans)
+        LAUNCH((gemm_mma_kernel<true, false>), grid, MMA_BLOCK, 0, stream, *g);
     else
-        LAUNCH((gemm_kernel<bf16, bf16>), grid, TILE_BLOCK, 0, stream, *g);
+        LAUNCH((gemm_mma_kernel<true, true>), grid, MMA_BLOCK, 0, stream, *g);
     return cuda_launched(d, what);
 }
 
@@ -318,8 +362,7 @@ int gemm_open(CudaState *s, Err *e)
     s->gemm = (GemmState *)calloc(1, sizeof *s->gemm);
     if (!s->gemm) return err_set(e, "out of memory for the CUDA device");
     if (libs_open_lt(&s->gemm->lt, e)) return err_context(e, "device 'cuda'");
-    int64_t bytes = (int64_t)(s->memory / 2048) / 4096 * 4096;
-    if (bytes > CUDA_LT_WORKSPACE) bytes = CUDA_LT_WORKSPACE;
+    int64_t bytes = scratch_lt_bytes((int64_t)s->memory);
     s->lt_version = (int64_t)s->gemm->lt.cublasLtGetVersion();
     cublasStatus_t rc = s->gemm->lt.cublasLtCreate(&s->lt);
     if (rc == CUBLAS_STATUS_SUCCESS) rc = make_preference(s->gemm, bytes);

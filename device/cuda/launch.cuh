@@ -1,8 +1,9 @@
-/* device/cuda/launch.cuh - the one header with two worlds: nvcc, and a C++ compiler with the SIMT
- * emulator of tests/simt. No other file of this folder asks which world it is in, or writes
- * <<<...>>>, __shared__ or a float atomic.
+/* device/cuda/launch.cuh - the header with two worlds: nvcc, and a C++ compiler with the SIMT
+ * emulator of tests/simt. Beside it only mma.cuh, which has the PTX, asks which world it is in; no
+ * other file of this folder writes <<<...>>>, __shared__ or a float atomic.
  *
  *   KERNEL(256) add_kernel(float *y, const float *x, int64_t n) { ... }    at most 256 threads
+ *   KERNEL(256, 2) ...     and registers for two blocks on a multiprocessor
  *   SHARED(float, tile, [32][33]);            static shared memory; starts as rubbish
  *   SHARED_DYN(float, rows);                  the launch's dynamic shared memory, 16-byte aligned
  *   float *second = shared_carve<float>(&rows_end, n)    parts of it: see SharedArena below
@@ -25,7 +26,7 @@
 
 #ifdef __CUDACC__
 
-#define KERNEL(max_threads) static __global__ void __launch_bounds__(max_threads)
+#define KERNEL(...) static __global__ void __launch_bounds__(__VA_ARGS__)
 #define SHARED(T, name, dims) __shared__ T name dims
 #define SHARED_DYN(T, name)                                                                        \
     extern __shared__ __align__(16) unsigned char launch_dynamic_shared[];                         \

@@ -9,7 +9,7 @@
 #include "device/cuda/common.cuh"
 #include "device/cuda/gemm.h"
 
-enum { LINEAR_BLOCK = 128, SUM_ROWS = 32, RUN_ROWS = 128 };
+enum { LINEAR_BLOCK = 128, SUM_ROWS = 32 };
 
 /* ---- Forward ----------------------------------------------------------------------------------*/
 
@@ -25,10 +25,7 @@ bias_kernel(bf16 *y, const float *z, const float *bias, int64_t n, int64_t cols)
 static int biased_rows(Device *d, CudaGemm g, const float *bias)
 {
     const char *what = "linear_fwd";
-    int64_t run = cuda_state(d)->chunk_bytes / 8 / (g.n * (int64_t)sizeof(float));
-    run = run / RUN_ROWS * RUN_ROWS;
-    if (run < RUN_ROWS) run = RUN_ROWS;
-    if (run > g.m) run = g.m;
+    int64_t run = scratch_bias_rows(g.m, g.n, cuda_state(d)->chunk_bytes);
     float *z = (float *)cuda_scratch(d, run * g.n * (int64_t)sizeof(float));
     if (!z) return -1;
     const char *x = (const char *)g.a;

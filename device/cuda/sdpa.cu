@@ -32,11 +32,9 @@ typedef struct SdpaState {
 static void start(Device *d, SdpaState *s)
 {
     char why[256] = "";
-    int major = 0, minor = 0, ordinal = cuda_state(d)->ordinal;
+    int ordinal = cuda_state(d)->ordinal;
     snprintf(s->about, sizeof s->about, "own kernels: out of memory");
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
-    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal);
-    s->sm = major * 10 + minor;
+    s->sm = cuda_state(d)->sm;
     bool ok = sdpa_lib_open(&s->lib, why, sizeof why);
     if (ok && s->lib.handle_create(&s->handle) != CUDNN_STATUS_SUCCESS) {
         s->lib.last_error(why, sizeof why);
@@ -80,6 +78,12 @@ void sdpa_free(Device *d)
     if (s->handle) s->lib.handle_destroy(s->handle);
     free(s);
     cuda_state(d)->sdpa = NULL;
+}
+
+bool sdpa_usable(Device *d)
+{
+    const SdpaState *s = state_of(d);
+    return s && s->usable;
 }
 
 const char *sdpa_about(Device *d)
@@ -247,6 +251,12 @@ int sdpa_bwd(Device *d, const SdpaPlan *plan, AttnGrad g, Tensor d_o, AttnTensor
 }
 
 void sdpa_free(Device *d) { (void)d; }
+
+bool sdpa_usable(Device *d)
+{
+    (void)d;
+    return false;
+}
 
 const char *sdpa_about(Device *d)
 {

@@ -33,6 +33,9 @@ int sdpa_bwd(Device *d, const SdpaPlan *plan, AttnGrad g, Tensor d_o, AttnTensor
 /* Ends the device's plans and the library's handle. */
 void sdpa_free(Device *d);
 
+/* Whether the library and a handle of it are there. */
+bool sdpa_usable(Device *d);
+
 /* One line on what runs attention: "cuDNN 9.19.0", or why the library does not. */
 const char *sdpa_about(Device *d);
 }

@@ -113,14 +113,45 @@ static Layout scores_t(const SdpaShape *s)
     return {{s->B, s->H, s->T, s->T}, {s->H * s->T * s->T, s->T * s->T, 1, s->T}, -1};
 }
 
-static Layout row_values(const SdpaShape *s) /* lse and its like */
+static Layout row_values(const SdpaShape *s) /* a number a query */
 {
     return {{s->B, s->H, s->T, 1}, {s->H * s->T, s->T, 1, 1}, -1};
 }
 
+static Layout lse_values(const SdpaShape *s)
+{
+    if (s->documents) return {{s->B, s->H, s->T, 1}, {s->H * s->T, 1, s->H, 1}, -1};
+    return row_values(s);
+}
+
 static Layout single(void) { return {{1, 1, 1, 1}, {1, 1, 1, 1}, -1}; }
 
-/* name 0: virtual. SDPA_SCALE, SDPA_HIDDEN, SDPA_ONE are by value. */
+static bool is_by_value(int64_t name)
+{
+    return name == SDPA_SCALE || name == SDPA_HIDDEN || name == SDPA_ONE || name == SDPA_PAST;
+}
+
+static Desc tensor(SdpaGraph *g, int64_t name, cudnnDataType_t type, Layout l);
+
+/* A tensor of n numbers that several operations name: made once. */
+static Desc shared(SdpaGraph *g, int64_t name, cudnnDataType_t type, int64_t n)
+{
+    if (!g->shared[name]) g->shared[name] = tensor(g, name, type, {{n, 1, 1, 1}, {1, 1, 1, 1}, -1});
+    return g->shared[name];
+}
+
+/* Where the documents of a tensor begin; NULL: it lies as its strides say. */
+static Desc offsets_of(SdpaGraph *g, int64_t name)
+{
+    static const char table[SDPA_NAMES] = {
+        0, SDPA_AT_Q, SDPA_AT_K, SDPA_AT_K, SDPA_AT_Q, SDPA_AT_LSE, SDPA_AT_Q, SDPA_AT_Q,
+        SDPA_AT_K, SDPA_AT_K, 0, 0, 0, SDPA_AT_Q,
+    };
+    if (!g->shape.documents || !table[name]) return NULL;
+    return shared(g, table[name], CUDNN_DATA_INT64, g->shape.B + 1);
+}
+
+/* name 0: virtual. */
 static Desc tensor(SdpaGraph *g, int64_t name, cudnnDataType_t type, Layout l)
 {
     const char *fault = NULL;
@@ -129,9 +160,9 @@ static Desc tensor(SdpaGraph *g, int64_t name, cudnnDataType_t type, Layout l)
                                   type == CUDNN_DATA_BFLOAT16 ? 2 : 4);
     if (fault && !g->error[0])
         snprintf(g->error, sizeof g->error, "tensor %d: %s", (int)name, fault);
+    Desc offsets = offsets_of(g, name);
     Desc d = create(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
-    bool virtual_one = name == 0;
-    bool by_value = name == SDPA_SCALE || name == SDPA_HIDDEN || name == SDPA_ONE;
+    bool virtual_one = name == 0, by_value = is_by_value(name);
     set_type(g, d, CUDNN_ATTR_TENSOR_DATA_TYPE, type);
     set(g, d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, l.dim);
     set(g, d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, l.stride);
@@ -139,6 +170,7 @@ static Desc tensor(SdpaGraph *g, int64_t name, cudnnDataType_t type, Layout l)
     set_i64(g, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 16);
     if (virtual_one) set(g, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &virtual_one);
     if (by_value) set(g, d, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &by_value);
+    if (offsets) set_desc(g, d, CUDNN_ATTR_TENSOR_RAGGED_OFFSET_DESC, offsets);
     return finish(g, d, "tensor");
 }
 
@@ -157,17 +189,29 @@ static void add_op(SdpaGraph *g, Desc op, const char *what)
     else g->op[g->n_ops++] = op;
 }
 
+/* Which sizes of a product are a document's: rows and columns of the result, terms of its sums. */
+typedef struct Ends {
+    Desc rows, columns, terms; /* SDPA_LEN_Q or _K; NULL: the tensor's own */
+    bool zeros;                /* what lies behind the end is written as 0 */
+} Ends;
+
 /* c = a b */
-static Desc matmul(SdpaGraph *g, Desc a, Desc b, Desc c)
+static Desc matmul(SdpaGraph *g, Desc a, Desc b, Desc c, Ends ends)
 {
+    const double zero = 0;
     Desc kind = create(g, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
     set_type(g, kind, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_DATA_FLOAT);
+    if (ends.zeros) set(g, kind, CUDNN_ATTR_MATMUL_PADDING_VALUE, CUDNN_TYPE_DOUBLE, 1, &zero);
     finish(g, kind, "matmul");
     Desc op = create(g, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
     set_desc(g, op, CUDNN_ATTR_OPERATION_MATMUL_DESC, kind);
     set_desc(g, op, CUDNN_ATTR_OPERATION_MATMUL_ADESC, a);
     set_desc(g, op, CUDNN_ATTR_OPERATION_MATMUL_BDESC, b);
     set_desc(g, op, CUDNN_ATTR_OPERATION_MATMUL_CDESC, c);
+    if (ends.rows) set_desc(g, op, CUDNN_ATTR_OPERATION_MATMUL_GEMM_M_OVERRIDE_DESC, ends.rows);
+    if (ends.columns)
+        set_desc(g, op, CUDNN_ATTR_OPERATION_MATMUL_GEMM_N_OVERRIDE_DESC, ends.columns);
+    if (ends.terms) set_desc(g, op, CUDNN_ATTR_OPERATION_MATMUL_GEMM_K_OVERRIDE_DESC, ends.terms);
     add_op(g, op, "matmul");
     return c;
 }
@@ -177,11 +221,12 @@ static Desc pointwise(SdpaGraph *g, cudnnPointwiseMode_t mode, Desc x, Desc b, D
                       int64_t axis)
 {
     bool index = mode == CUDNN_POINTWISE_GEN_INDEX;
+    bool logic = mode == CUDNN_POINTWISE_CMP_GE || mode == CUDNN_POINTWISE_CMP_LT ||
+                 mode == CUDNN_POINTWISE_LOGICAL_AND;
     Desc kind = create(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
     set(g, kind, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
     set_type(g, kind, CUDNN_ATTR_POINTWISE_MATH_PREC,
-             index ? CUDNN_DATA_INT32
-                   : mode == CUDNN_POINTWISE_CMP_GE ? CUDNN_DATA_BOOLEAN : CUDNN_DATA_FLOAT);
+             index ? CUDNN_DATA_INT32 : logic ? CUDNN_DATA_BOOLEAN : CUDNN_DATA_FLOAT);
     if (index) set_i64(g, kind, CUDNN_ATTR_POINTWISE_AXIS, axis);
     finish(g, kind, "pointwise");
     Desc op = create(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
@@ -233,15 +278,58 @@ static Desc on_scores(SdpaGraph *g, cudnnPointwiseMode_t mode, Desc x, Desc b)
     return pointwise(g, mode, x, b, NULL, virtual_scores(g, CUDNN_DATA_FLOAT), 0);
 }
 
+/* Numbers of the scores along an axis: 2 rows (queries), 3 columns (keys). */
+static Desc index_of(SdpaGraph *g, Desc s, int64_t axis)
+{
+    return pointwise(g, CUDNN_POINTWISE_GEN_INDEX, s, NULL, NULL,
+                     virtual_scores(g, CUDNN_DATA_INT32), axis);
+}
+
+static Desc mask_of(SdpaGraph *g, cudnnPointwiseMode_t mode, Desc x, Desc y)
+{
+    return pointwise(g, mode, x, y, NULL, virtual_scores(g, CUDNN_DATA_BOOLEAN), 0);
+}
+
+static Desc lengths(SdpaGraph *g, int64_t name)
+{
+    return g->shape.documents ? shared(g, name, CUDNN_DATA_INT32, g->shape.B) : NULL;
+}
+
+/* s inside the document, else minus infinity; as it is where there are none. */
+static Desc inside(SdpaGraph *g, Desc s)
+{
+    if (!g->shape.documents) return s;
+    Desc row = index_of(g, s, 2), column = index_of(g, s, 3);
+    Desc by_row = mask_of(g, CUDNN_POINTWISE_CMP_LT, row, lengths(g, SDPA_LEN_Q));
+    Desc by_column = mask_of(g, CUDNN_POINTWISE_CMP_LT, column, lengths(g, SDPA_LEN_K));
+    Desc mask = mask_of(g, CUDNN_POINTWISE_LOGICAL_AND, by_row, by_column);
+    Desc past = tensor(g, SDPA_PAST, CUDNN_DATA_FLOAT, single());
+    return pointwise(g, CUDNN_POINTWISE_BINARY_SELECT, s, past, mask,
+                     virtual_scores(g, CUDNN_DATA_FLOAT), 0);
+}
+
+/* Sizes of products with scores (queries, keys), their transpose, and of queries summed over keys;
+ * in the forward pass with zeros behind the end. */
+static Ends score_ends(SdpaGraph *g)
+{
+    return {lengths(g, SDPA_LEN_Q), lengths(g, SDPA_LEN_K), NULL,
+            g->shape.documents && !g->shape.backward};
+}
+
+static Ends key_ends(SdpaGraph *g)
+{
+    return {lengths(g, SDPA_LEN_K), NULL, lengths(g, SDPA_LEN_Q), false};
+}
+
+static Ends query_ends(SdpaGraph *g)
+{
+    return {lengths(g, SDPA_LEN_Q), NULL, lengths(g, SDPA_LEN_K), false};
+}
+
 /* s where row >= column, else minus infinity. The library knows CMP_GE only. */
 static Desc causal(SdpaGraph *g, Desc s)
 {
-    Desc row = pointwise(g, CUDNN_POINTWISE_GEN_INDEX, s, NULL, NULL,
-                         virtual_scores(g, CUDNN_DATA_INT32), 2);
-    Desc column = pointwise(g, CUDNN_POINTWISE_GEN_INDEX, s, NULL, NULL,
-                            virtual_scores(g, CUDNN_DATA_INT32), 3);
-    Desc mask = pointwise(g, CUDNN_POINTWISE_CMP_GE, row, column, NULL,
-                          virtual_scores(g, CUDNN_DATA_BOOLEAN), 0);
+    Desc mask = mask_of(g, CUDNN_POINTWISE_CMP_GE, index_of(g, s, 2), index_of(g, s, 3));
     Desc hidden = tensor(g, SDPA_HIDDEN, CUDNN_DATA_FLOAT, single());
     return pointwise(g, CUDNN_POINTWISE_BINARY_SELECT, s, hidden, mask,
                      virtual_scores(g, CUDNN_DATA_FLOAT), 0);
@@ -254,17 +342,17 @@ static void forward(SdpaGraph *g)
     const SdpaShape *sh = &g->shape;
     Desc q = operand(g, SDPA_Q, lines(sh, sh->H)), kt = operand(g, SDPA_K, lines_t(sh, sh->G));
     Desc v = operand(g, SDPA_V, lines(sh, sh->G)), o = operand(g, SDPA_O, lines(sh, sh->H));
-    Desc lse = tensor(g, SDPA_LSE, CUDNN_DATA_FLOAT, row_values(sh));
+    Desc lse = tensor(g, SDPA_LSE, CUDNN_DATA_FLOAT, lse_values(sh));
     Desc scale = tensor(g, SDPA_SCALE, CUDNN_DATA_FLOAT, single());
-    Desc s = matmul(g, q, kt, virtual_scores(g, CUDNN_DATA_FLOAT));
-    s = causal(g, on_scores(g, CUDNN_POINTWISE_MUL, s, scale));
+    Desc s = matmul(g, q, kt, virtual_scores(g, CUDNN_DATA_FLOAT), score_ends(g));
+    s = causal(g, inside(g, on_scores(g, CUDNN_POINTWISE_MUL, s, scale)));
     Desc max = reduce(g, CUDNN_REDUCE_TENSOR_MAX, s, virtual_rows(g));
     Desc p = on_scores(g, CUDNN_POINTWISE_EXP, on_scores(g, CUDNN_POINTWISE_SUB, s, max), NULL);
     Desc sum = reduce(g, CUDNN_REDUCE_TENSOR_ADD, p, virtual_rows(g));
     Desc log = pointwise(g, CUDNN_POINTWISE_LOG, sum, NULL, NULL, virtual_rows(g), 0);
     pointwise(g, CUDNN_POINTWISE_ADD, max, log, NULL, lse, 0);
     p = pointwise(g, CUDNN_POINTWISE_DIV, p, sum, NULL, virtual_scores(g, CUDNN_DATA_BFLOAT16), 0);
-    matmul(g, p, v, o);
+    matmul(g, p, v, o, query_ends(g));
 }
 
 /* Gradient of keys or values: p^T x, summed over the query heads of a key head. */
@@ -274,10 +362,10 @@ static void key_grad(SdpaGraph *g, Desc p, Desc x, int64_t name)
     Desc out = operand(g, name, lines(sh, sh->G));
     Desc p_t = reshape(g, p, tensor(g, 0, CUDNN_DATA_BFLOAT16, scores_t(sh)));
     if (sh->H == sh->G) {
-        matmul(g, p_t, x, out);
+        matmul(g, p_t, x, out, key_ends(g));
         return;
     }
-    Desc all = matmul(g, p_t, x, operand(g, 0, packed(sh)));
+    Desc all = matmul(g, p_t, x, operand(g, 0, packed(sh)), key_ends(g));
     reduce(g, CUDNN_REDUCE_TENSOR_ADD, all, out);
 }
 
@@ -287,7 +375,7 @@ static void backward(SdpaGraph *g)
     Desc q = operand(g, SDPA_Q, lines(sh, sh->H)), kt = operand(g, SDPA_K, lines_t(sh, sh->G));
     Desc vt = operand(g, SDPA_V, lines_t(sh, sh->G)), o = operand(g, SDPA_O, lines(sh, sh->H));
     Desc d_o = operand(g, SDPA_DO, lines(sh, sh->H)), dq = operand(g, SDPA_DQ, lines(sh, sh->H));
-    Desc lse = tensor(g, SDPA_LSE, CUDNN_DATA_FLOAT, row_values(sh));
+    Desc lse = tensor(g, SDPA_LSE, CUDNN_DATA_FLOAT, lse_values(sh));
     Desc scale = tensor(g, SDPA_SCALE, CUDNN_DATA_FLOAT, single());
     Desc one = tensor(g, SDPA_ONE, CUDNN_DATA_FLOAT, single());
     /* d = rowsum(do o); times 1, or the library takes half a gigabyte more */
@@ -296,21 +384,23 @@ static void backward(SdpaGraph *g)
     d = reduce(g, CUDNN_REDUCE_TENSOR_ADD, d, virtual_rows(g));
     d = pointwise(g, CUDNN_POINTWISE_MUL, d, one, NULL, virtual_rows(g), 0);
     /* P = exp(scale q k^T - lse), masked; dv = P^T do */
-    Desc s = matmul(g, q, kt, virtual_scores(g, CUDNN_DATA_FLOAT));
-    s = on_scores(g, CUDNN_POINTWISE_SUB, on_scores(g, CUDNN_POINTWISE_MUL, s, scale), lse);
+    Desc s = matmul(g, q, kt, virtual_scores(g, CUDNN_DATA_FLOAT), score_ends(g));
+    s = inside(g, on_scores(g, CUDNN_POINTWISE_MUL, s, scale));
+    s = on_scores(g, CUDNN_POINTWISE_SUB, s, lse);
     Desc p = on_scores(g, CUDNN_POINTWISE_EXP, causal(g, s), NULL);
     key_grad(g, p, d_o, SDPA_DV);
     /* dS = scale P (do v^T - d); dk = dS^T q; dq = dS k */
-    Desc ds = matmul(g, d_o, vt, virtual_scores(g, CUDNN_DATA_FLOAT));
+    Desc ds = matmul(g, d_o, vt, virtual_scores(g, CUDNN_DATA_FLOAT), score_ends(g));
     ds = on_scores(g, CUDNN_POINTWISE_MUL, on_scores(g, CUDNN_POINTWISE_SUB, ds, d), p);
     ds = on_scores(g, CUDNN_POINTWISE_MUL, ds, scale);
     key_grad(g, ds, q, SDPA_DK);
     Desc k = reshape(g, kt, operand(g, 0, lines(sh, sh->G)));
     if (sh->deterministic) {
-        matmul(g, ds, k, dq);
+        matmul(g, ds, k, dq, query_ends(g));
         return;
     }
-    Desc sum = matmul(g, ds, k, tensor(g, SDPA_DQ_SUM, CUDNN_DATA_FLOAT, packed(sh)));
+    Layout sums = sh->documents ? lines(sh, sh->H) : packed(sh);
+    Desc sum = matmul(g, ds, k, tensor(g, SDPA_DQ_SUM, CUDNN_DATA_FLOAT, sums), query_ends(g));
     pointwise(g, CUDNN_POINTWISE_IDENTITY, sum, NULL, NULL, dq, 0);
 }
 

@@ -65,10 +65,14 @@ enum {
     SDPA_SCALE, /* by value, as are the next two: a pointer to a float of the host */
     SDPA_HIDDEN, SDPA_ONE,
     SDPA_DQ_SUM, /* f32, dense (B, H, T, K): scratch of the backward pass that adds atomically */
+    SDPA_PAST, /* by value: as SDPA_HIDDEN, for what lies behind a document's end */
+    SDPA_LEN_Q, SDPA_LEN_K, /* (B) i32 tokens of each document; the same numbers */
+    SDPA_AT_Q, SDPA_AT_K, SDPA_AT_LSE, /* (B + 1) i64: number where each document begins: its first
+                                          row times H K, G K, H; last: where the last one ends */
     SDPA_NAMES
 };
 
-enum { SDPA_OPS = 32, SDPA_DESCRIPTORS = 160 };
+enum { SDPA_OPS = 40, SDPA_DESCRIPTORS = 200 };
 
 typedef struct SdpaGraph {
     const SdpaLib *lib;
@@ -78,6 +82,7 @@ typedef struct SdpaGraph {
     cudnnBackendDescriptor_t owned[SDPA_DESCRIPTORS]; /* all that must be destroyed */
     int n_ops, n_owned;
     int64_t virtual_names;
+    cudnnBackendDescriptor_t shared[SDPA_NAMES]; /* of tensors that several operations name */
     char error[256]; /* empty: no failure */
 } SdpaGraph;
 

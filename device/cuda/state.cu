@@ -90,6 +90,19 @@ int64_t cuda_memory_room(const Device *d)
     return -1;
 }
 
+DeviceGpu cuda_gpu(Device *d)
+{
+    const CudaState *s = cuda_state(d);
+    return DeviceGpu{s->sm, (int64_t)s->memory, sdpa_usable(d)};
+}
+
+int cuda_reserve_scratch(Device *d, int64_t bytes)
+{
+    return cuda_scratch(d, bytes) ? 0 : -1;
+}
+
+void cuda_limit_attention(Device *d, int64_t bytes) { cuda_state(d)->sdpa_room = bytes; }
+
 /* Staging memory of at least `bytes`, whose earlier contents have left. */
 static void *staging(Device *d, int64_t bytes)
 {
@@ -157,6 +170,7 @@ void cuda_destroy(Device *d)
     CudaState *s = cuda_state(d);
     if (s->stream) cudaStreamSynchronize(s->stream);
     cuda_graph_free(d);
+    adamw_free(d);
     gemm_close(s);
     sdpa_free(d);
     cudaFree(s->scratch);
@@ -180,8 +194,10 @@ static int make_state(Device *d, Err *e)
     if (rc != cudaSuccess) return err_set(e, "device 'cuda': %s", cudaGetErrorString(rc));
     s->sms = p.multiProcessorCount;
     s->memory = p.totalGlobalMem;
+    s->sm = p.major * 10 + p.minor;
+    s->sdpa_room = sdpa_most((int64_t)s->memory);
     snprintf(s->name, sizeof s->name, "%.100s (sm_%d%d)", p.name, p.major, p.minor);
-    s->chunk_bytes = CUDA_CHUNK_BYTES;
+    s->chunk_bytes = SCRATCH_CHUNK_BYTES;
     if (p.major < 8) {
         err_set(e, "device 'cuda': %s is too old", s->name);
         return err_hint(e, "compute capability 8.0 (A100) or later is needed; device: cpu works");

@@ -73,5 +73,9 @@ const DeviceOps cuda_ops = {
     .graph_stage = cuda_graph_stage,
     .graph_launch = cuda_graph_launch,
     .graph_usable = cuda_graph_usable,
+    .gpu = cuda_gpu,
+    .limit_attention = cuda_limit_attention,
+    .reserve_scratch = cuda_reserve_scratch,
+    .adamw_rows = adamw_rows_cuda,
 };
 }

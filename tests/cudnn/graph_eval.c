@@ -90,6 +90,8 @@ static double applied(const char *mode, double x, double b, double t, int64_t in
     if (!strcmp(mode, "IDENTITY")) return x;
     if (!strcmp(mode, "GEN_INDEX")) return (double)index;
     if (!strcmp(mode, "CMP_GE")) return x >= b;
+    if (!strcmp(mode, "CMP_LT")) return x < b;
+    if (!strcmp(mode, "LOGICAL_AND")) return x != 0 && b != 0;
     if (!strcmp(mode, "BINARY_SELECT")) return t != 0 ? x : b;
     return NAN;
 }

@@ -5,6 +5,7 @@
  *   sim_warp.cc     warp operations
  *   sim_shared.cc   shared memory
  *   sim_switch.cc   the switch between fibres
+ *   sim_mma.cc      products and loads of matrices by a warp; sim_async.cc: copies that run beside
  *   sim_memory.cc   device heap, pinned host memory, poison, crashes; the device itself
  *   sim_stream.cc   streams, copies, events, graphs
  *   sim_check.cc    the race checker: runtime of -fsanitize=thread (kind `check`)

@@ -1,5 +1,6 @@
 /* tests/simt/sim_block.h - the block that runs: its threads, what they wait for, who is ready.
- * Between sim_sched.cc, sim_warp.cc and sim_shared.cc. */
+ * Between sim_sched.cc, sim_warp.cc, sim_mma.cc, sim_async.cc and
+ * sim_shared.cc. */
 #ifndef ISOMOE_TESTS_SIMT_SIM_BLOCK_H
 #define ISOMOE_TESTS_SIMT_SIM_BLOCK_H
 
@@ -55,6 +56,13 @@ void sim_ready(int thread);
 void sim_wait();
 /* A thread has ended: faults if a lane of its warp waits for it. */
 void sim_warp_ended(int thread);
+
+/* All lanes of a warp are in mma_bf16, or in a matrix load; their values are addresses of SimMma,
+ * SimMatrixLoad. */
+void sim_mma(const SimThread *lanes);
+void sim_matrix(const SimThread *lanes, bool transposed);
+/* A thread has ended: faults if a copy that it started has not been waited for. */
+void sim_copies_ended(int thread);
 
 /* Shared memory: at a launch, and at each of its blocks. */
 void sim_shared_launch(const SimLaunch &launch);

@@ -309,6 +309,7 @@ static void end_thread(int t)
         sim_fault(&w->site, "divergent barrier: thread %d waits in %s, thread %d has ended",
                   sim_block.first_waiting, w->what, t);
     sim_warp_ended(t);
+    sim_copies_ended(t);
 }
 
 /* All threads have come to the barrier. */

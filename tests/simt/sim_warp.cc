@@ -9,7 +9,7 @@ static const char *const names[SIM_WARP_OPS] = {
     "__shfl_sync",     "__shfl_up_sync",    "__shfl_down_sync",  "__shfl_xor_sync",
     "__match_any_sync", "__reduce_add_sync", "__reduce_min_sync", "__reduce_max_sync",
     "__reduce_min_sync", "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync",
-    "__reduce_xor_sync",
+    "__reduce_xor_sync", "mma_bf16", "matrix_load", "matrix_load_trans",
 };
 
 static bool same_call(const SimWarpCall *a, const SimWarpCall *b)
@@ -101,7 +101,10 @@ static void complete(SimWarp *warp, int group, int first_thread)
     const SimWarpCall c = warp->group[group].call;
     SimThread *lanes = &sim_block.thread[first_thread];
     bool own = c.op >= SIM_SHFL && c.op <= SIM_MATCH;
-    uint64_t result = own || c.op == SIM_SYNC ? 0 : common_result(lanes, &c);
+    bool matrices = c.op >= SIM_MMA; /* their results are in the lanes' own memory */
+    uint64_t result = own || matrices || c.op == SIM_SYNC ? 0 : common_result(lanes, &c);
+    if (c.op == SIM_MMA) sim_mma(lanes);
+    else if (matrices) sim_matrix(lanes, c.op == SIM_MATRIX_TRANS);
     warp->group[group] = warp->group[--warp->n_groups];
     if (c.op == SIM_SYNC && c.mask == 0xffffffffu) warp->epoch++;
     for (int i = 0; i < SIM_WARP; i++) {

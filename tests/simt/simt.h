@@ -9,7 +9,7 @@
 
 /* A kernel's bound stands before its entry, as bound / 32 no-operations: the compiler lists where
  * they begin, for templates and enumerated bounds too, and sim_sched.cc looks them up. */
-#define KERNEL(max_threads)                                                                        \
+#define KERNEL(max_threads, ...)                                                                   \
     static __attribute__((patchable_function_entry((max_threads) / 32, (max_threads) / 32))) void
 
 /* ---- Shared memory ----------------------------------------------------------------------------*/

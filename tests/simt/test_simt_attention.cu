@@ -125,6 +125,31 @@ static void unaligned_goes_to_own_kernels(void **)
     expect_ways(&c, 0, OWN);
 }
 
+/* Without one order the library has another graph: only the backward pass differs. */
+static void any_order_reaches_the_library(void **)
+{
+    Call c = new_call(DT_BF16, 0);
+    int64_t before = sim_launches("sdpa_bwd_any_order");
+    run_both(&c);
+    assert_int_equal(sim_launches("sdpa_bwd_any_order"), before);
+    c.opt.any_order = true;
+    run_both(&c);
+    assert_int_equal(sim_launches("sdpa_bwd_any_order"), before + 1);
+    end(&c);
+}
+
+/* Workspace beyond what is left for it: the backward pass is the own kernels'; one byte more is
+ * the library's. */
+static void limit_sends_to_own_kernels(void **)
+{
+    SdpaShape s = {B, T, H, G, K, 0.25, true, true, false};
+    for (int more = 0; more < 2; more++) {
+        Call c = new_call(DT_BF16, 0);
+        device_limit_attention(c.d, sdpa_bytes(&s, device_gpu(c.d).sm) - 1 + more);
+        expect_ways(&c, 1 + more, more ? 0 : OWN - 1);
+    }
+}
+
 static void documents_go_to_own_kernels(void **)
 {
     Call c = new_call(DT_BF16, 0);
@@ -227,7 +252,7 @@ static void hidden_tiles_are_skipped(void **)
 static void unaligned_library_call()
 {
     Call c = new_call(DT_BF16, 2);
-    SdpaShape s = {B, T, H, G, K, 0.25, false, true};
+    SdpaShape s = {B, T, H, G, K, 0.25, false, true, false};
     const SdpaPlan *plan = sdpa_plan(c.d, &s, SDPA_CAUSAL);
     sdpa_fwd(c.d, plan, c.a, cuda_scratch(c.d, sdpa_workspace(plan)));
 }
@@ -236,7 +261,7 @@ static void host_pointer_in_library_call()
 {
     Call c = new_call(DT_BF16, 0);
     alignas(16) static uint16_t host[B * T * H * K];
-    SdpaShape s = {B, T, H, G, K, 0.25, false, true};
+    SdpaShape s = {B, T, H, G, K, 0.25, false, true, false};
     const SdpaPlan *plan = sdpa_plan(c.d, &s, SDPA_CAUSAL);
     c.a.q.data = host;
     sdpa_fwd(c.d, plan, c.a, cuda_scratch(c.d, sdpa_workspace(plan)));
@@ -245,7 +270,7 @@ static void host_pointer_in_library_call()
 static void small_workspace()
 {
     Call c = new_call(DT_BF16, 0);
-    SdpaShape s = {B, T, H, G, K, 0.25, true, true};
+    SdpaShape s = {B, T, H, G, K, 0.25, true, true, false};
     const SdpaPlan *plan = sdpa_plan(c.d, &s, SDPA_CAUSAL);
     void *workspace = NULL;
     cudaMalloc(&workspace, (size_t)sdpa_workspace(plan) - 1);
@@ -256,7 +281,7 @@ static void small_workspace()
 static void odd_head()
 {
     Call c = new_call(DT_BF16, 0);
-    SdpaShape s = {B, T, H, G, 20, 0.25, false, true};
+    SdpaShape s = {B, T, H, G, 20, 0.25, false, true, false};
     sdpa_plan(c.d, &s, SDPA_CAUSAL);
 }
 
@@ -274,6 +299,8 @@ int main()
         cmocka_unit_test(dense_goes_to_the_library),
         cmocka_unit_test(f32_goes_to_own_kernels),
         cmocka_unit_test(unaligned_goes_to_own_kernels),
+        cmocka_unit_test(any_order_reaches_the_library),
+        cmocka_unit_test(limit_sends_to_own_kernels),
         cmocka_unit_test(documents_go_to_own_kernels),
         cmocka_unit_test(offsets_go_to_own_kernels),
         cmocka_unit_test(shared_positions_go_to_the_library),
