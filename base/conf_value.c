@@ -143,7 +143,8 @@ static int set_enum(const ConfRow *row, int *out, const char *text, const char *
             used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i ? " | " : "",
                                      row->names[i]);
     }
-    return err_set(e, "%s: %s: %s is not one of: %s", where, row->key, shown, list);
+    err_set(e, "%s: %s: %s is not one of: %s", where, row->key, shown, list);
+    return row->help ? err_hint(e, "%s is: %s", row->key, row->help) : -1;
 }
 
 /* The value of a row of any type but ENUM; NULL, or what is wrong. */

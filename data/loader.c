@@ -18,7 +18,7 @@
 #include "data/mixture.h"
 #include "data/permute.h"
 
-_Static_assert((int)LOADER_MAX_SOURCES <= (int)MIXTURE_MAX, "a mixture holds all sources");
+_Static_assert((int)LOADER_MAX_SOURCES == (int)MIXTURE_MAX, "a mixture holds all sources");
 
 enum { SEQ_LEN_MAX = 1 << 28 };
 static const int64_t INDEX_MAX = (int64_t)1 << 60;
@@ -283,6 +283,7 @@ int loader_begin(Loader *loader, const LoaderSegment *segment, Err *e)
     if (l->once && begin_once(l, segment, e)) return -1;
     l->segment = *segment;
     l->mixture = mixture;
+    memcpy(l->mixture.phase, segment->phase, sizeof segment->phase);
     memset(l->spread, 0, sizeof l->spread);
     for (int s = 0; s < l->n; s++) l->windows[s] = windows_of(l, s, segment->T);
     return 0;
@@ -314,6 +315,7 @@ LoaderSegment loader_segment(const Loader *loader, int64_t index, int64_t T)
     CHECK(T >= 1, "T %lld", (long long)T);
     next.first = index;
     next.T = T;
+    mixture_phase(&l->mixture, index - l->segment.first, next.phase);
     for (int s = 0; s < l->n; s++)
         next.served[s] = convert_served(l, s, served_of(l, s, index), T);
     return next;

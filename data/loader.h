@@ -4,7 +4,7 @@
  * (stride T; targets are the inputs moved by one). A run is a row of segments, each with its T and
  * its weights. Sequence number i of the run comes from the source that error diffusion over the
  * weights gives to i - first, and is that source's next window in a keyed permutation (one per
- * epoch), which goes on over segments. So the data position is one number and the segment's few,
+ * epoch); both go on over segments. So the data position is one number and the segment's few,
  * whatever the number of ranks or the size of a micro-batch.
  */
 #ifndef ISOMOE_DATA_LOADER_H
@@ -41,6 +41,7 @@ typedef struct LoaderSegment {
     int64_t T;
     double weight[LOADER_MAX_SOURCES];   /* >= 0, one above 0; their ratios count */
     int64_t served[LOADER_MAX_SOURCES];  /* windows of T that each source gave before `first` */
+    int64_t phase[LOADER_MAX_SOURCES];   /* what the diffusion owes at `first` (data/mixture.h) */
 } LoaderSegment;
 
 /* Host arrays of one batch, all (B, T), owned by the loader, valid until the next call. */
@@ -68,11 +69,12 @@ int loader_batch(Loader *loader, int64_t index, int64_t B, Batch *out, Err *e);
 int loader_begin(Loader *loader, const LoaderSegment *segment, Err *e);
 
 /* The segment that begins with sequence `index` (not before the one in force) when T becomes this:
- * the same weights, and where each source has arrived. While T stays, sources go on in their
- * permutations: no window comes twice in an epoch. When T changes, a source that has given p of its
- * m windows of the old length in the epoch goes on at place min(ceil(p T_old / T), m_new) of the
- * permutation of its new windows: as many tokens are left of the epoch, but the new windows are
- * other pieces of text, so some of it comes again and some not at all before the epoch ends. */
+ * the same weights, and where each source and the diffusion have arrived. While T stays, sources
+ * go on in their permutations: no window comes twice in an epoch. When T changes, a source
+ * that has given p of its m windows of the old length in the epoch goes on at place
+ * min(ceil(p T_old / T), m_new) of the permutation of its new windows: as many tokens are left of
+ * the epoch, but the new windows are other pieces of text, so some of it comes again and some not
+ * at all before the epoch ends. */
 LoaderSegment loader_segment(const Loader *loader, int64_t index, int64_t T);
 
 /* Of a loader without shuffle: sequences 0 .. count-1 are windows evenly spread over each source,

@@ -17,7 +17,7 @@ int mixture_make(Mixture *mixture, const double *weights, int n, Err *e)
         sum += weights[s];
     }
     if (!(sum > 0) || !isfinite(sum)) return err_set(e, "the weights' sum %g is no share", sum);
-    mixture->n = n;
+    *mixture = (Mixture){.n = n};
     for (int s = 0; s < n; s++) {
         mixture->weight[s] = (uint64_t)llround(weights[s] / sum * 0x1p32);
         if (mixture->weight[s] == 0 && weights[s] > 0)
@@ -33,26 +33,52 @@ static uint64_t sum_of(const Mixture *m, int from, int to)
     return sum;
 }
 
-/* How many of a group's first i sequences go to its left half; a group without weight gets none. */
-static int64_t left_of(int64_t i, uint64_t left, uint64_t total)
+/* A split: of sources [from, to) the first [from, half) are its left side. */
+typedef struct Split {
+    int half;
+    uint64_t left, total; /* weights */
+} Split;
+
+static Split split_of(const Mixture *m, int from, int to)
 {
-    if (total == 0) return 0;
-    return (int64_t)((2 * (unsigned __int128)i * left + total) / (2 * (unsigned __int128)total));
+    int half = from + (to - from) / 2;
+    return (Split){half, sum_of(m, from, half), sum_of(m, from, to)};
+}
+
+/* R: a phase in units of 1 / 2W, below 2W. */
+static uint64_t start_of(const Mixture *m, const Split *s)
+{
+    uint64_t most = 2 * s->total - 1;
+    uint64_t p = ((uint64_t)m->phase[s->half] + (1ULL << 61)) % (uint64_t)MIXTURE_PHASES;
+    uint64_t start = (uint64_t)(((unsigned __int128)p * 2 * s->total + (1ULL << 61)) >> 62);
+    return start < most ? start : most;
+}
+
+/* 2 i A + R of a split with a weight. */
+static unsigned __int128 line_of(const Mixture *m, const Split *s, int64_t i)
+{
+    return 2 * (unsigned __int128)i * s->left + start_of(m, s);
+}
+
+/* How many of a group's first i sequences go to its left half; a group without weight gets none. */
+static int64_t left_of(const Mixture *m, const Split *s, int64_t i)
+{
+    if (s->total == 0) return 0;
+    return (int64_t)(line_of(m, s, i) / (2 * (unsigned __int128)s->total));
 }
 
 int mixture_source(const Mixture *mixture, int64_t i, int64_t *ordinal)
 {
     int from = 0, to = mixture->n;
     while (to - from > 1) {
-        int half = from + (to - from) / 2;
-        uint64_t left = sum_of(mixture, from, half), total = sum_of(mixture, from, to);
-        int64_t before = left_of(i, left, total);
-        if (left_of(i + 1, left, total) > before) {
+        Split s = split_of(mixture, from, to);
+        int64_t before = left_of(mixture, &s, i);
+        if (left_of(mixture, &s, i + 1) > before) {
             i = before;
-            to = half;
+            to = s.half;
         } else {
             i -= before;
-            from = half;
+            from = s.half;
         }
     }
     *ordinal = i;
@@ -63,17 +89,38 @@ int64_t mixture_count(const Mixture *mixture, int s, int64_t i)
 {
     int from = 0, to = mixture->n;
     while (to - from > 1) {
-        int half = from + (to - from) / 2;
-        int64_t before = left_of(i, sum_of(mixture, from, half), sum_of(mixture, from, to));
-        if (s < half) {
+        Split split = split_of(mixture, from, to);
+        int64_t before = left_of(mixture, &split, i);
+        if (s < split.half) {
             i = before;
-            to = half;
+            to = split.half;
         } else {
             i -= before;
-            from = half;
+            from = split.half;
         }
     }
     return i;
+}
+
+/* Of the splits among [from, to), whose group has given i sequences. */
+static void carry(const Mixture *m, int from, int to, int64_t i, int64_t *phase)
+{
+    if (to - from < 2) return;
+    Split s = split_of(m, from, to);
+    int64_t left = left_of(m, &s, i);
+    if (s.total) {
+        uint64_t units = 2 * s.total, rest = (uint64_t)(line_of(m, &s, i) % units);
+        uint64_t p = (uint64_t)(((unsigned __int128)rest << 62) / units);
+        phase[s.half] = (int64_t)((p + (1ULL << 61)) % (uint64_t)MIXTURE_PHASES);
+    }
+    carry(m, from, s.half, left, phase);
+    carry(m, s.half, to, i - left, phase);
+}
+
+void mixture_phase(const Mixture *mixture, int64_t i, int64_t phase[MIXTURE_MAX])
+{
+    memcpy(phase, mixture->phase, sizeof mixture->phase);
+    carry(mixture, 0, mixture->n, i, phase);
 }
 
 /* ---- Each at most once ------------------------------------------------------------------------*/

@@ -9,6 +9,10 @@
  * source is more than two sequences away from its share (each of at most four splits adds half a
  * sequence). Weights are integers, shares of 2^32, so all of it is exact. A source of weight 0
  * gives nothing.
+ *
+ * When weights change, what each split owes goes on: with R, 0 <= R < 2W, in place of W above,
+ * left(i) rounds as if the sequences before belonged to it (R = W: a beginning). Else a source
+ * whose share of the sequences between two changes is less than half of one would never give any.
  */
 #ifndef ISOMOE_DATA_MIXTURE_H
 #define ISOMOE_DATA_MIXTURE_H
@@ -22,11 +26,19 @@ enum { MIXTURE_MAX = 16 };
 typedef struct Mixture {
     int n;
     uint64_t weight[MIXTURE_MAX]; /* their sum is near 2^32 */
+    int64_t phase[MIXTURE_MAX];   /* of the split whose right half begins with this source: R / 2W
+                                     - 1/2 modulo 1, in 2^-62, so 0 is a beginning */
 } Mixture;
 
-/* Weights are finite and >= 0, one of them above 0; only their ratios count. A share above 0 but
- * below 2^-33 is an error. */
+static const int64_t MIXTURE_PHASES = (int64_t)1 << 62; /* a phase is 0 or more and below */
+
+/* Of phase 0. Weights are finite and >= 0, one of them above 0; only their ratios count. A share
+ * above 0 but below 2^-33 is an error. */
 int mixture_make(Mixture *mixture, const double *weights, int n, Err *e);
+
+/* The phases with which a mixture goes on behind the first i sequences of this one; with the same
+ * weights it then gives what this one would. A group without weight keeps its phase. */
+void mixture_phase(const Mixture *mixture, int64_t i, int64_t phase[MIXTURE_MAX]);
 
 /* The source of sequence i >= 0; *ordinal: how many sequences it gave before. */
 int mixture_source(const Mixture *mixture, int64_t i, int64_t *ordinal);

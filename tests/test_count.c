@@ -221,6 +221,7 @@ static void test_schedule(void **state)
     assert_near(schedule_lr(&c, 94, 100), 0.2 + 1.8 * (1 - sqrt(0.5)), 1e-12);
     assert_near(schedule_lr(&c, 99, 100), 0.2, 1e-12);
     c.schedule = SCHEDULE_COSINE;
+    assert_near(schedule_lr(&c, 27, 100), 0.2 + 0.9 * (1 + sqrt(0.5)), 1e-12); /* a quarter */
     assert_near(schedule_lr(&c, 51, 100), 1.1, 1e-12);
     assert_near(schedule_lr(&c, 99, 100), 0.2, 1e-12);
     c.schedule = SCHEDULE_CONSTANT;

@@ -393,6 +393,13 @@ static void check_layer(const json_t *routing, const Expected *each, int l)
     snprintf(path, sizeof path, "specialization.%d.information", l);
     assert_close(number_of(routing, path), information);
     assert_true(information > 0.01);
+    double bits[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "specialization.%d.domains.%d", l, i);
+        bits[i] = number_of(routing, path);
+        assert_true(bits[i] > 0);
+    }
+    assert_close((bits[0] + bits[1]) / 2, information);
     snprintf(path, sizeof path, "specialization.%d.distance.0.1", l);
     assert_close(number_of(routing, path), sqrt(information)); /* of two domains they are one */
 }

@@ -123,6 +123,8 @@ static void specialization_of_known_tables(void **state)
     s = routing_specialization(part, 2, 0);
     assert_near(s.information, 0.3112781245, 1e-9);
     assert_near(routing_distance(&part[0], &part[1], 0), sqrt(0.3112781245), 1e-9);
+    assert_near(routing_domain_bits(part, 2, 0, 0), log2(4 / 3.0), 1e-12);
+    assert_near(routing_domain_bits(part, 2, 1, 0), log2(2 / 3.0) / 2 + 0.5, 1e-12);
     /* Three domains over three experts: the largest possible is log2 3. */
     int64_t middle[] = {0, 8, 0}, last[] = {0, 0, 1};
     RoutingSums three[] = {with_counts(3, left), with_counts(3, middle), with_counts(3, last)};
@@ -130,6 +132,7 @@ static void specialization_of_known_tables(void **state)
     assert_near(s.information, log2(3), 1e-12);
     assert_near(s.share, 1, 1e-12);
     assert_true(isnan(routing_specialization(three, 1, 0).information));
+    assert_true(isnan(routing_domain_bits(three, 1, 0, 0)));
 }
 
 /* The "chance" term is what independent draws from one law show on average. */

@@ -371,7 +371,7 @@ static void test_branch_refused(void **state)
          "  optim.lr: 0.01 in the checkpoint, 0.02 now\n"
          "  train.seed: 1 in the checkpoint, 2 now\nhint: a branch may change only these: "
          "optim.schedule, optim.decay_steps, optim.final_lr_ratio, optim.mid_lr_ratio, "
-         "train.routing_replay, data.train"},
+         "data.train"},
         {"trunk/checkpoints/step-000000012", {"train.steps=30", "train.minutes=1"},
          "train.minutes: cannot cut a run with train.from"},
         {"nowhere", {"train.steps=30"}, "train.from: "},

@@ -417,6 +417,7 @@ static void test_resume(void **state)
     assert_has(e.message, "\n  optim.lr: 0.001 in the checkpoint, 0.5 now");
     assert_has(e.message, "\n  train.seed: 1 in the checkpoint, 2 now");
     assert_has(e.message, "only these may change: data.train,");
+    assert_has(e.message, "hint: the configuration that it goes on with is runs/x/config.yaml; ");
     assert_null(strstr(e.message, "train.steps:"));
     const ConfTable *table = run_config_table();
     int may = 0;

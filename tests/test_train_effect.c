@@ -2,6 +2,9 @@
  * the routing that cannot be. */
 #include "tests/train_good.h"
 
+#include "data/reweight.h"
+#include "train/idle.h"
+
 /* Keys of the routing do nothing in a dense model, those of the rate's end nothing where it never
  * falls; a default is no mistake, wherever it comes from. */
 static void test_refuses_without_effect(void **state)
@@ -97,10 +100,15 @@ static void test_refuses_routing(void **state)
     static const struct {
         const char *overrides[5], *message;
     } cases[] = {
-        {{"model.routing=replay"}, "model.routing"},
+        {{"model.routing=replay"}, "replay: train.routing_record, train.routing_replay)"},
+        {{"model.drop_policy=probability"}, "those of the best score (of the highest probability)"},
+        {{"optim.expert_lr=0.31"}, "(a fixed factor, such as 0.31: optim.lr_ratio.expert)"},
         {{"model.drop_policy=score"}, "model.drop_policy: only model.routing drop leaves"},
         {{"model.top_p=0.5", "model.router_score=sigmoid"}, "model.top_p: sums probabilities"},
         {{"model.top_p=0.5", "model.routing=expert_choice"}, "model.top_p: experts choose"},
+        {{"model.top_p=0.5", "model.top_k=1"}, "model.top_p: takes at most model.top_k experts"},
+        {{"model.expert_blocks=2", "model.top_expert_blocks=2", "model.routing=drop"},
+         "model.top_expert_blocks: is model.expert_blocks: a token may use all blocks"},
         {{"model.top_p=1"}, "model.top_p: 1 would be all top_k experts"},
         {{"model.expert_blocks=2"}, "model.top_expert_blocks (default): expert_blocks and"},
         {{"model.top_expert_blocks=1"}, "model.expert_blocks (default): expert_blocks and"},
@@ -157,12 +165,68 @@ static void test_refuses_routing(void **state)
     assert_int_equal(c.model.balance, BALANCE_GLOBAL);
 }
 
+static void take(const char *message, void *user)
+{
+    char *all = user;
+    snprintf(all + strlen(all), 600 - strlen(all), "%s\n", message);
+}
+
+/* What does nothing in a run of this length or routing is named, and nothing else. */
+static void test_idle_keys(void **state)
+{
+    static const struct {
+        const char *overrides[7], *found; /* NULL: nothing */
+    } cases[] = {
+        {{"train.steps=200"}, NULL},
+        {{"optim.skip_zscore=3", "optim.skip_window=199"}, NULL},
+        {{"optim.skip_zscore=3", "optim.skip_window=200"}, "optim.skip_zscore: "},
+        {{"optim.expert_lr=auto", "optim.noise=measured", "optim.noise_unit=8", "train.steps=11",
+          "optim.warmup_steps=1", "optim.decay_steps=1"}, NULL},
+        {{"optim.expert_lr=auto", "optim.noise=measured", "optim.noise_unit=8", "train.steps=10",
+          "optim.warmup_steps=1", "optim.decay_steps=1"}, "optim.noise measured: "},
+        {{"optim.expert_lr=load", "model.top_k=1"}, "optim.expert_lr load: "},
+        {{"optim.expert_lr=load", "model.top_k=1", "model.capacity_factor=1.25"}, NULL},
+        {{"optim.expert_lr=load", "model.top_k=1", "model.routing=drop"}, NULL},
+        {{"optim.expert_lr=load", "model.top_k=2"}, NULL},
+        {{"optim.expert_lr=load", "model.top_k=2", "model.capacity_factor=0.5"}, NULL},
+        {{"optim.expert_lr=auto", "model.top_k=1"}, NULL},
+        {{"optim.expert_lr=load", "model.routing=expert_choice"}, "optim.expert_lr load: "},
+        {{"optim.expert_lr=load", "model.routing=dropless"}, NULL},
+        {{"optim.expert_lr=load", "model.routing=dropless", "model.top_k=4"},
+         "optim.expert_lr load: "},
+        {{"optim.expert_lr=load", "model.routing=dropless", "model.top_k=4", "model.top_p=0.5"},
+         NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char all[600] = "";
+        RunConfig c;
+        int n = 0;
+        while (cases[i].overrides[n]) n++;
+        read_good(&c, cases[i].overrides, n);
+        idle_keys(&c, take, all);
+        bool right = cases[i].found ? !strncmp(all, cases[i].found, strlen(cases[i].found)) &&
+                                          strchr(all, '\n')[1] == 0
+                                    : !all[0];
+        if (!right) fail_msg("case %zu: %s", i, all);
+    }
+    RunConfig c;
+    read_good(&c, NULL, 0);
+    for (int every = 199; every <= 200; every++) {
+        char all[600] = "";
+        c.data.dynamic = REWEIGHT_OFF + 1;
+        c.data.dynamic_every = every;
+        idle_keys(&c, take, all);
+        assert_int_equal(!strncmp(all, "data.dynamic: ", 14), every == 200);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refuses_without_effect),
         cmocka_unit_test(test_widest_list),
-        cmocka_unit_test(test_refuses_routing),
+        cmocka_unit_test(test_refuses_routing), cmocka_unit_test(test_idle_keys),
     };
     return cmocka_run_group_tests(tests, help_begin, help_end);
 }

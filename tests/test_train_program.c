@@ -218,6 +218,38 @@ static void test_resume_optimizer(void **state)
     resume_bitwise((const char *[4]){"optim.moments=bf16"}, "rba", "rbb");
 }
 
+/* Loads and B_noise learn nothing from a step that is skipped: the experts' rates behind it are
+ * those before it; behind any other step they move. */
+static void test_skipped_rates(void **state)
+{
+    (void)state;
+    Record r;
+    int skipped = 0, made = 0;
+    RUN_CODE(0, "train", at("c.yaml"), out("skips"), "train.steps=16", "optim.skip_zscore=0.01",
+             "optim.skip_window=2", "optim.expert_lr=load", "optim.load_decay=0.1",
+             "optim.noise=measured", "optim.noise_unit=2", "train.micro_batch=2");
+    record_read(&r, "skips");
+    for (int i = 2; i + 1 < 16; i++) { /* expert_rates: those that the line's step was made with */
+        const json_t *now = record_find(&r, NULL, i), *next = record_find(&r, NULL, i + 1);
+        bool skip = number(now, "skipped") >= 2;
+        json_t *rates = json_object_get(now, "expert_rates");
+        assert_int_equal(json_array_size(rates), 2);
+        if (skip != (bool)json_equal(rates, json_object_get(next, "expert_rates")) ||
+            (skip && !json_equal(json_object_get(now, "b_noise"),
+                                 json_object_get(next, "b_noise"))))
+            fail_msg("step %d, skipped: %d", i + 1, skip);
+        skipped += skip;
+        made += !skip;
+    }
+    assert_true(skipped > 1 && made > 1);
+    record_free(&r);
+    static const char *const never[] = {"optim.skip_zscore=3", "optim.skip_window=6"};
+    RUN_CODE(0, "plan", at("c.yaml"), never[0], never[1]);
+    assert_has(program_out, "  warning: optim.skip_zscore: judges no step");
+    RUN_CODE(0, "train", at("c.yaml"), out("never"), never[0], never[1]);
+    assert_has(program_err, "optim.skip_zscore: judges no step");
+}
+
 /* Waits until the run's record has this many bytes more than nothing: it is in its loop. */
 static void wait_for_steps(const char *run, int steps)
 {
@@ -440,7 +472,7 @@ int main(void)
         cmocka_unit_test(test_record),
         cmocka_unit_test(test_complete),    cmocka_unit_test(test_resume_f32),
         cmocka_unit_test(test_resume_bf16), cmocka_unit_test(test_resume_optimizer),
-        cmocka_unit_test(test_signal),
+        cmocka_unit_test(test_signal),      cmocka_unit_test(test_skipped_rates),
         cmocka_unit_test(test_killed),
         cmocka_unit_test(test_lock_and_second_signal),
         cmocka_unit_test(test_ends_with_parent),

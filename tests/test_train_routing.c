@@ -1,6 +1,6 @@
 /* tests/test_train_routing.c - the routing modes in whole runs: the record of choices and its
- * replay, damaged and foreign records, resumes with everything that the router carries, commands
- * that an expert-choice model is refused. */
+ * replay, foreign records, resumes with everything that the router carries, commands that an
+ * expert-choice model is refused. */
 #include "tests/train_help.h"
 
 #include <jansson.h>
@@ -145,13 +145,17 @@ static void test_refused(void **state)
     (void)state;
     RUN_CODE(0, "train", at("c.yaml"), OUT("r1"), RECORD("r1.routing"), "train.steps=3");
     RUN_CODE(1, "train", at("c.yaml"), OUT("r2"), REPLAY("r1.routing"));
-    assert_has(program_err, "r1.routing: has no step 4: it holds the steps 1 to 3");
+    assert_has(program_err, "r1.routing: holds the steps 1 to 3, the run needs 1 to 6");
+    assert_has(program_err, "hint: record as many steps, or end the run with train.steps=3");
+    assert_int_equal(access(at("r2/config.yaml"), F_OK), -1); /* refused before anything is done */
     RUN_CODE(1, "train", at("c.yaml"), OUT("r3"), REPLAY("r1.routing"), "train.seed=2");
     assert_has(program_err, "r1.routing: is not for this run: train.seed is 1 in the record, 2");
     RUN_CODE(1, "train", at("c.yaml"), OUT("r3"), REPLAY("r1.routing"), "train.batch=8");
     assert_has(program_err, "tokens of a step is 128 in the record, 256 here");
     RUN_CODE(1, "train", at("c.yaml"), OUT("r3"), REPLAY("r1.routing"), "model.routing=drop");
-    assert_has(program_err, "model.routing is 0 in the record, 2 here");
+    assert_has(program_err, "model.routing is recycle in the record, drop here");
+    RUN_CODE(1, "train", at("c.yaml"), OUT("r3"), REPLAY("r1.routing"), "model.routing=dropless");
+    assert_has(program_err, "model.routing is recycle in the record, dropless here");
     RUN_CODE(1, "train", at("c.yaml"), OUT("r3"), REPLAY("c.yaml"));
     assert_has(program_err, "c.yaml: is no routing record");
     RUN_CODE(1, "train", at("c.yaml"), OUT("r3"), REPLAY("none"));
@@ -198,248 +202,47 @@ static void test_resumed_record(void **state)
     free(three);
 }
 
-/* ---- Damaged records --------------------------------------------------------------------------*/
-
-typedef struct Small {
-    RunConfig c;
-    RoutingOrigin origin;
-    char path[PATH * 2];
-} Small;
-
-/* A record of two steps of 2 layers, 8 tokens, top-2 of 3 experts, groups of 4, capacity 3. */
-static Small small(const char *name, const char *routing)
-{
-    Small s = {.origin = {7, 8}};
-    Err e = {0};
-    char text[1024];
-    snprintf(text, sizeof text,
-             "model: {vocab_size: 40, d_model: 16, n_layers: 2, n_heads: 2, n_kv_heads: 1,\n"
-             "  n_experts: 3, top_k: 2, expert_width: 8, routing_group_tokens: 4, routing: %s%s}\n"
-             "data: {train: x, seq_len: 4}\n"
-             "optim: {warmup_steps: 0}\n"
-             "train: {out: x, steps: 9, batch: 2}\n", routing,
-             strcmp(routing, "dropless") ? ", capacity_multiple: 1" : "");
-    if (run_config_read_text(&s.c, text, "text", &e)) fail_msg("%s", e.message);
-    snprintf(s.path, sizeof s.path, "%s", at("%s", name));
-    unlink(s.path);
-    RoutingFile *f = routing_file_record(s.path, &s.c, s.origin, 1, &e);
-    if (!f) fail_msg("%s", e.message);
-    for (int64_t step = 1; step <= 2; step++) {
-        for (int64_t first = 0; first < 8; first += 4) {
-            int32_t *part = routing_file_part(f);
-            for (int i = 0; i < 2 * 4 * 2; i++) part[i] = (i + (int)step) % 3;
-            part[3] = -1;
-            routing_file_put(f, first, 4);
-        }
-        assert_int_equal(routing_file_write(f, step, &e), 0);
-    }
-    assert_int_equal(routing_file_sync(f, &e), 0);
-    routing_file_close(&f);
-    return s;
-}
-
-/* Opens it for replay and loads both steps. */
-static int load(const Small *s, Err *e)
-{
-    *e = (Err){0};
-    RoutingFile *f = routing_file_replay(s->path, &s->c, s->origin, e);
-    if (!f) return -1;
-    int rc = routing_file_load(f, 1, e) || routing_file_load(f, 2, e) ? -1 : 0;
-    if (!rc) {
-        const int32_t *part = routing_file_get(f, 4, 4);
-        for (int i = 0; i < 16; i++) assert_int_equal(part[i], i == 3 ? -1 : (i + 2) % 3);
-    }
-    routing_file_close(&f);
-    return rc;
-}
-
-static void test_any_byte(void **state)
+/* A run of so many minutes does not know its last step: where the record ends, what was trained is
+ * kept, and a record that goes on takes it further. */
+static void test_short_record(void **state)
 {
     (void)state;
-    Small s = small("bytes", "recycle");
-    Err e;
-    size_t size;
-    if (load(&s, &e)) fail_msg("%s", e.message);
-    char *text = read_file(s.path, &size);
-    assert_int_equal(size, HEAD + 2 * (16 + 64));
-    for (size_t i = 0; i < size; i++) {
-        int fd = open(s.path, O_WRONLY);
-        char wrong = (char)(text[i] ^ (1 << i % 8));
-        assert_int_equal(pwrite(fd, &wrong, 1, (off_t)i), 1);
-        if (!load(&s, &e)) fail_msg("byte %zu: not seen", i);
-        assert_has(e.message, "bytes: ");
-        assert_int_equal(pwrite(fd, text + i, 1, (off_t)i), 1);
-        close(fd);
-    }
-    for (size_t n = 0; n < size; n++) {
-        assert_int_equal(truncate(s.path, 0), 0);
-        int fd = open(s.path, O_WRONLY);
-        assert_int_equal(write(fd, text, n), n);
-        close(fd);
-        if (!load(&s, &e)) fail_msg("%zu bytes: not seen", n);
-        assert_has(e.message, n < HEAD ? "is no routing record" : "has no step ");
-    }
-    free(text);
+    RUN_CODE(0, "train", at("c.yaml"), OUT("h1"), RECORD("h1.routing"), "train.steps=3");
+    RUN_CODE(1, "train", at("c.yaml"), OUT("h2"), REPLAY("h1.routing"), "train.minutes=30");
+    assert_has(program_err, "h1.routing: has no step 4: it holds the steps 1 to 3");
+    assert_has(program_err, "a checkpoint of step 3 is written");
+    assert_true(same_end("h1", "h2", 3));
+    RUN_CODE(0, "train", at("c.yaml"), OUT("h1"), RECORD("h1.routing"));
+    RUN_CODE(0, "train", at("c.yaml"), OUT("h2"), REPLAY("h1.routing"), "train.minutes=30");
+    assert_has(program_err, "resumed at step 3");
+    assert_true(same_end("h1", "h2", STEPS));
 }
 
-/* Steps of a stage of 8 tokens and of one of 16, from step 2 on. */
-static RunConfig staged(void)
-{
-    static const char text[] =
-        "model: {vocab_size: 40, d_model: 16, n_layers: 2, n_heads: 2, n_kv_heads: 1,\n"
-        "  n_experts: 3, top_k: 2, expert_width: 8, routing_group_tokens: 4}\n"
-        "data: {train: x, seq_len: 4}\n"
-        "stages: [{name: a, steps: 2}, {name: b, steps: 1, seq_len: 8}, {name: c, steps: 0}]\n"
-        "optim: {warmup_steps: 0}\n"
-        "train: {out: x, steps: 9, batch: 2}\n";
-    RunConfig c;
-    Err e = {0};
-    if (run_config_read_text(&c, text, "text", &e)) fail_msg("%s", e.message);
-    return c;
-}
-
-static int64_t staged_tokens(int64_t step) { return step == 3 ? 16 : 8; }
-
-/* Records steps first .. last; token t of step s has expert (s + t + slot) mod 3. */
-static void record_staged(const char *path, const RunConfig *c, int64_t first, int64_t last)
-{
-    Err e = {0};
-    RoutingFile *f = routing_file_record(path, c, (RoutingOrigin){7, 8}, first, &e);
-    if (!f) fail_msg("%s", e.message);
-    for (int64_t step = first; step <= last; step++) {
-        for (int64_t at = 0; at < staged_tokens(step); at += 4) {
-            int32_t *part = routing_file_part(f);
-            for (int64_t i = 0; i < 2 * 4 * 2; i++)
-                part[i] = (int32_t)((step + at + i % 8 / 2 + i % 2) % 3);
-            routing_file_put(f, at, 4);
-        }
-        if (routing_file_write(f, step, &e)) fail_msg("%s", e.message);
-    }
-    routing_file_close(&f);
-}
-
-static int load_staged(const char *path, const RunConfig *c, int64_t first, int64_t last, Err *e)
-{
-    int rc = 0;
-    *e = (Err){0};
-    RoutingFile *f = routing_file_replay(path, c, (RoutingOrigin){7, 9}, e);
-    if (!f) return -1;
-    for (int64_t step = first; step <= last && !rc; step++) {
-        rc = routing_file_load(f, step, e);
-        for (int64_t at = 0; at < staged_tokens(step) && !rc; at += 4) {
-            const int32_t *part = routing_file_get(f, at, 4);
-            for (int64_t i = 0; i < 2 * 4 * 2; i++)
-                assert_int_equal(part[i], (step + at + i % 8 / 2 + i % 2) % 3);
-        }
-    }
-    routing_file_close(&f);
-    return rc;
-}
-
-/* Steps of other sizes by stage are found again, whatever the first step; every byte of the stages'
- * table counts; a record that ends anywhere is no more than its whole steps. */
-static void test_staged_record(void **state)
-{
-    enum { TABLE = 8 * (3 * 3 + 1), SMALL_STEP = 16 + 2 * 8 * 2 * 2 };
-    enum { BIG_STEP = 16 + 2 * 16 * 2 * 2 };
-    RunConfig c = staged();
-    Err e;
-    size_t size;
-    char path[PATH * 2];
-    (void)state;
-    snprintf(path, sizeof path, "%s", at("staged"));
-    for (int first = 1; first <= 6; first++) {
-        unlink(path);
-        record_staged(path, &c, first, 6);
-        if (load_staged(path, &c, first, 6, &e)) fail_msg("%s", e.message);
-        assert_int_equal(load_staged(path, &c, first, 7, &e), -1);
-        assert_has(e.message, "has no step 7: it holds the steps ");
-    }
-    unlink(path);
-    record_staged(path, &c, 1, 6);
-    char *text = read_file(path, &size);
-    assert_int_equal(size, HEAD + TABLE + 5 * SMALL_STEP + BIG_STEP);
-    record_staged(path, &c, 4, 5); /* a resume behind step 3 cuts the rest */
-    free(read_file(path, &size));
-    assert_int_equal(size, HEAD + TABLE + 4 * SMALL_STEP + BIG_STEP);
-    if (load_staged(path, &c, 1, 5, &e)) fail_msg("%s", e.message);
-    for (size_t i = 0; i < size; i++) {
-        int fd = open(path, O_WRONLY);
-        char wrong = (char)(text[i] ^ (1 << i % 8));
-        assert_int_equal(pwrite(fd, &wrong, 1, (off_t)i), 1);
-        if (!load_staged(path, &c, 1, 5, &e)) fail_msg("byte %zu: not seen", i);
-        assert_int_equal(pwrite(fd, text + i, 1, (off_t)i), 1);
-        close(fd);
-    }
-    for (size_t n = size; n-- > HEAD;) {
-        assert_int_equal(truncate(path, (off_t)n), 0);
-        assert_int_equal(load_staged(path, &c, 1, 5, &e), -1);
-        assert_has(e.message, n < HEAD + TABLE ? "ends inside its table" : "has no step ");
-    }
-    free(text);
-}
-
-/* Puts `choice` at layer 1, token 2, slot 0 of step 2, with a checksum that fits. */
-static void forge(const Small *s, int16_t choice)
-{
-    size_t size;
-    char *text = read_file(s->path, &size), *record = text + HEAD + 16 + 64;
-    memcpy(record + 16 + 2 * (8 * 2 + 2 * 2), &choice, 2);
-    uint64_t hash = hash_more(hash_bytes(record, 8), record + 16, 64);
-    memcpy(record + 8, &hash, 8);
-    int fd = open(s->path, O_WRONLY);
-    assert_int_equal(write(fd, text, size), size);
-    close(fd);
-    free(text);
-}
-
-/* Choices with a right checksum that no routing makes (a fourth one at an expert of capacity 3, an
- * expert twice): the device is never asked. */
-static void test_forged(void **state)
-{
-    static const struct {
-        const char *routing;
-        int16_t choice;
-        bool good;
-    } cases[] = {{"recycle", -1, true},  {"recycle", 3, false},      {"recycle", -2, false},
-                 {"recycle", 32767, false}, {"recycle", 1, false},   {"dropless", 3, false},
-                 {"recycle", 0, false},  {"dropless", 0, false},     {"dropless", -32768, false},
-                 {"dropless", 1, true}};
-    (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        Small s = small("forged", cases[i].routing);
-        Err e = {0};
-        forge(&s, cases[i].choice);
-        RoutingFile *f = routing_file_replay(s.path, &s.c, s.origin, &e);
-        if (!f) fail_msg("%s", e.message);
-        int rc = routing_file_load(f, 2, &e);
-        if (rc != (cases[i].good ? 0 : -1)) fail_msg("case %zu: %d", i, rc);
-        if (rc) assert_has(e.message, "step 2, layer 1, token ");
-        routing_file_close(&f);
-    }
-}
-
-/* More choices at an expert than it has room for. */
-static void test_overfull(void **state)
+/* A replaying run goes on with its record under another name, or without it; never with another
+ * run's, nor does one that had none begin in the middle. */
+static void test_resumed_replay(void **state)
 {
     (void)state;
-    Small s = small("full", "recycle");
-    Err e = {0};
-    s.c.model.capacity_factor = 0.5; /* C = 2: the same choices, but the header is another's */
-    RoutingFile *f = routing_file_replay(s.path, &s.c, s.origin, &e);
-    assert_null(f);
-    assert_has(e.message, "the experts' capacity is 3 in the record, 2 here");
-    unlink(s.path);
-    f = routing_file_record(s.path, &s.c, s.origin, 1, &e);
-    for (int i = 0; i < 2 * 8 * 2; i++) routing_file_part(f)[i] = i % 2 ? -1 : 1;
-    routing_file_put(f, 0, 8);
-    assert_int_equal(routing_file_write(f, 1, &e), 0);
-    routing_file_close(&f);
-    f = routing_file_replay(s.path, &s.c, s.origin, &e);
-    assert_non_null(f);
-    assert_int_equal(routing_file_load(f, 1, &e), -1);
-    assert_has(e.message, "step 1, layer 0, token 2: no choices that this routing can make");
-    routing_file_close(&f);
+    RUN_CODE(0, "train", at("c.yaml"), OUT("i1"), RECORD("i1.routing"), "model.init_std=0.1");
+    RUN_CODE(0, "train", at("c.yaml"), OUT("i2"), RECORD("i2.routing"));
+    RUN_CODE(0, "train", at("c.yaml"), OUT("i3"), REPLAY("i1.routing"));
+    RUN_CODE(0, "train", at("c.yaml"), OUT("i4"), REPLAY("i1.routing"), "train.steps=3");
+    RUN_CODE(0, "train", at("c.yaml"), OUT("i5"), REPLAY("i1.routing"), "train.steps=3");
+    assert_int_equal(rename(at("i1.routing"), at("moved.routing")), 0);
+    RUN_CODE(1, "train", at("c.yaml"), OUT("i4"), REPLAY("i2.routing"));
+    assert_has(program_err, "i2.routing: is the record of run ");
+    assert_has(program_err, ", but the steps up to 3 replayed that of run ");
+    RUN_CODE(0, "train", at("c.yaml"), OUT("i4"), REPLAY("moved.routing"));
+    assert_true(same_end("i3", "i4", STEPS));
+    RUN_CODE(0, "train", at("c.yaml"), OUT("i5"));
+    assert_has(program_err, "without train.routing_replay the router decides from here on");
+    assert_false(same_end("i3", "i5", STEPS));
+    RUN_CODE(0, "train", at("c.yaml"), OUT("i6"), "train.steps=3");
+    RUN_CODE(1, "train", at("c.yaml"), OUT("i6"), REPLAY("i2.routing"));
+    assert_has(program_err, "i2.routing: the steps up to 3 replayed no record");
+    assert_has(program_err, "hint: a branch may replay another: train.from=");
+    RUN_CODE(0, "train", at("c.yaml"), OUT("i7"), REPLAY("i2.routing"), set("train.from", "i6"));
+    assert_true(same_end("i2", "i7", STEPS));
 }
 
 /* ---- Resumes, commands ------------------------------------------------------------------------*/
@@ -498,8 +301,8 @@ static void test_expert_choice(void **state)
     RUN_CODE(0, "report", at("ec"));
     char *page = read_file(at("ec/report.html"), NULL);
     assert_has(page, "<th>measured with</th><td>dropless top-2, in training expert choice</td>");
-    assert_null(strstr(page, "<h2>Stages</h2>"));
     assert_has(page, "sequences of 32 tokens, 4 a step.");
+    assert_null(strstr(page, "<h2>Stages</h2>"));
     free(page);
     RUN_CODE(1, "generate", at("ec"));
     assert_has(program_err, "no text can be generated: this model was trained with model.routing "
@@ -530,11 +333,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_record_and_replay), cmocka_unit_test(test_foreign_choices),
-        cmocka_unit_test(test_refused),           cmocka_unit_test(test_resumed_record),
-        cmocka_unit_test(test_any_byte),
-        cmocka_unit_test(test_staged_record),          cmocka_unit_test(test_forged),
-        cmocka_unit_test(test_overfull),          cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_expert_choice),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_resumed_record),
+        cmocka_unit_test(test_short_record), cmocka_unit_test(test_resumed_replay),
+        cmocka_unit_test(test_resume), cmocka_unit_test(test_expert_choice),
     };
     int failed = cmocka_run_group_tests(tests, begin_all, help_end);
     free(program_out);

@@ -10,6 +10,7 @@
 #include "train/json_out.h"
 #include "train/open_run.h"
 #include "train/report.h"
+#include "train/split.h"
 
 enum { DOCUMENTS = 200, SEQ_LEN = 64, NEURONS = 96, MAX_WORDS = 16 };
 
@@ -178,6 +179,12 @@ static const struct Same {
     {"copy", "copy", false,
      {"model.n_experts=3", "model.expert_width=96", "model.top_k=2", "model.n_shared=0",
       "model.shared_width=0"}},
+    {"copy-raw", "copy", true,
+     {"model.n_experts=3", "model.expert_width=96", "model.top_k=2", "model.n_shared=0",
+      "model.shared_width=0", "model.router_weight=raw"}},
+    {"copy-sigmoid", "copy", true,
+     {"model.n_experts=5", "model.expert_width=96", "model.top_k=1", "model.n_shared=0",
+      "model.shared_width=0", "model.router_weight=raw", "model.router_score=sigmoid"}},
     {"copy-one", "copy", false,
      {"model.n_experts=4", "model.expert_width=96", "model.top_k=1", "model.n_shared=0",
       "model.shared_width=0"}},
@@ -200,6 +207,51 @@ static void nothing_is_lost(void **state)
         if (!(off < 2e-5)) fail_msg("%s: logits differ by %g", same[i].name, off);
         check_copied(same[i].name);
     }
+}
+
+/* Rows of gate and up of neuron `i` of n, from a parameter (2n, D), are those of neuron s of S. */
+static bool same_neuron(const float *made, int64_t i, int64_t n, const float *dense, int64_t s,
+                        int64_t S, int64_t D)
+{
+    size_t bytes = (size_t)D * sizeof *made;
+    return !memcmp(made + i * D, dense + s * D, bytes) &&
+           !memcmp(made + (n + i) * D, dense + (S + s) * D, bytes);
+}
+
+/* Experts are the clusters of the rows of up, not of gate. */
+static void clusters_of_up(void **state)
+{
+    enum { E = 8, F = NEURONS / E };
+    OpenRun dense, made;
+    Err e = {0};
+    int32_t by_up[NEURONS], by_gate[NEURONS], none[1];
+    (void)state;
+    if (UPCYCLE("clusters", "clustered", "model.n_experts=8", "model.expert_width=12",
+                "model.n_shared=0", "model.shared_width=0"))
+        fail_msg("%s", program_err);
+    open_for(&dense, at("dense"), false);
+    open_for(&made, at("clusters"), false);
+    float *a = masters(&dense), *b = masters(&made);
+    int64_t D = dense.config.model.d_model;
+    for (int l = 0; l < (int)dense.config.model.n_layers; l++) {
+        char name[PARAM_NAME];
+        snprintf(name, sizeof name, "layers.%d.shared.gate_up.weight", l);
+        const float *old = a + params_find(model_params(dense.model), name)->offset;
+        snprintf(name, sizeof name, "layers.%d.experts.gate_up.weight", l);
+        const float *new = b + params_find(model_params(made.model), name)->offset;
+        Split s = {.neurons = NEURONS, .experts = E, .width = F, .layer = l, .expert = by_up,
+                   .common = none, .seed = (uint64_t)made.config.train.seed};
+        if (split_clustered(&s, old + NEURONS * D, D, &e)) fail_msg("%s", e.message);
+        s.expert = by_gate;
+        if (split_clustered(&s, old, D, &e)) fail_msg("%s", e.message);
+        assert_memory_not_equal(by_up, by_gate, sizeof by_up);
+        for (int i = 0; i < NEURONS; i++)
+            assert_true(same_neuron(new + i / F * 2 * F * D, i % F, F, old, by_up[i], NEURONS, D));
+    }
+    free(a);
+    free(b);
+    open_run_close(&dense);
+    open_run_close(&made);
 }
 
 /* What the scale is for: without it, or with a real choice, it is another model. */
@@ -232,6 +284,9 @@ static const struct Scale {
       "--sequences=2"}},
     {"scale-copy", "copy", 1, "model.routed_scale is 1\n",
      {"model.expert_width=96", "model.n_shared=0", "model.shared_width=0"}},
+    {"scale-raw", "random", 4, "model.routed_scale is 4\n", /* 2, of weights that sum to 2/4 */
+     {"model.n_experts=4", "model.expert_width=24", "model.n_shared=0", "model.shared_width=0",
+      "model.router_weight=raw"}},
     {"scale-none", "random", 1, "model.routed_scale is 1 (--rescale auto: 2)",
      {"model.n_experts=4", "model.expert_width=24", "model.n_shared=0", "model.shared_width=0",
       "--rescale=none"}},
@@ -512,6 +567,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_lost),
+        cmocka_unit_test(clusters_of_up),
         cmocka_unit_test(a_part_is_not_the_whole),
         cmocka_unit_test(the_scale),
         cmocka_unit_test(the_scale_trains),

@@ -72,6 +72,7 @@ int branch_open(const RunConfig *c, TrainState *s, char *folder, Err *e)
     *s = state;
     s->from_run = state.run_id;
     s->from_step = state.step;
+    s->replay_run = 0;
     s->steps_total = c->train.steps;
     return 0;
 }

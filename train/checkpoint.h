@@ -30,6 +30,7 @@ typedef struct TrainState { /* everything but tensors that a run needs to go on 
     uint64_t tokenizer_hash, data_hash, val_hash; /* what was trained on; 0: unknown */
     uint64_t from_run;      /* run_id of the run that this one branched from; 0: none */
     int64_t from_step;      /* the step it did so at */
+    uint64_t replay_run;    /* run_id of the run whose routing record it replays; 0: none */
     char variant[128];       /* the device's variant, on which bits depend; set by save */
 } TrainState;
 

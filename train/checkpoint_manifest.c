@@ -33,6 +33,7 @@ static const struct {
     {"segment_seq_len", FIELD_INT, AT(segment.T), 0},
     {"segment_weights", FIELD_REAL, AT(segment.weight), LOADER_MAX_SOURCES},
     {"segment_served", FIELD_INT, AT(segment.served), LOADER_MAX_SOURCES},
+    {"segment_phase", FIELD_INT, AT(segment.phase), LOADER_MAX_SOURCES},
     {"reweighted", FIELD_INT, AT(reweighted), 0},
     {"steps_total", FIELD_INT, AT(steps_total), 0},
     {"tokens", FIELD_REAL, AT(tokens), 0},
@@ -45,6 +46,7 @@ static const struct {
     {"val", FIELD_HASH, AT(val_hash), 0},
     {"from_run", FIELD_HASH, AT(from_run), 0},
     {"from_step", FIELD_INT, AT(from_step), 0},
+    {"replay_run", FIELD_HASH, AT(replay_run), 0},
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
@@ -161,10 +163,17 @@ static int read_number(FieldKind kind, const json_t *value, void *at)
     return 0;
 }
 
+/* Is it not in older checkpoints, and then 0? */
+static bool is_later(const char *key)
+{
+    return !strcmp(key, "segment_phase") || !strcmp(key, "replay_run");
+}
+
 static int read_field(const json_t *state, int i, TrainState *s)
 {
     json_t *value = json_object_get(state, fields[i].key);
     char *at = (char *)s + fields[i].offset;
+    if (!value && is_later(fields[i].key)) return 0;
     if (!fields[i].count) return read_number(fields[i].kind, value, at);
     if (json_array_size(value) != (size_t)fields[i].count) return -1;
     for (int j = 0; j < fields[i].count; j++, at += field_size(i))

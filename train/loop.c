@@ -74,7 +74,6 @@ static int update(Loop *l, const Batch *b, Err *e)
     Device *d = model_device(r->model);
     int64_t step = r->state.step + 1;
     bool graph = !r->record;
-    if (r->replay && routing_file_load(r->replay, step, e)) return -1;
     if (graph) dev_graph_begin(d, (uint64_t)r->stage.index);
     model_zero_grads(r->model);
     train_micros(l, b);
@@ -278,6 +277,20 @@ static json_t *closing_record(const Loop *l, const char *event)
                      noise_record(r));
 }
 
+/* The choices of the next step, of a run that replays; before anything of it is done, so that the
+ * steps made are kept in a checkpoint where there are none. */
+static int load_choices(Loop *l, Err *e)
+{
+    Run *r = l->r;
+    Err late = {0};
+    if (!r->replay || !routing_file_load(r->replay, r->state.step + 1, e)) return 0;
+    if (r->state.step == l->first) return -1;
+    if (save(l, &late)) log_warn("%s", late.message);
+    else log_info("a checkpoint of step %" PRId64 " is written: the run goes on from it with a "
+                  "whole record", r->state.step);
+    return -1;
+}
+
 /* A run too short for check_divergence, or one that went wrong in its last steps, is judged by what
  * it came to; nonzero, with e filled, when that is no model. */
 static int check_end(const Loop *l, Err *e)
@@ -376,7 +389,7 @@ int loop_train(Run *r, json_t **last, Err *e)
     if (before_first(&l, e)) return EXIT_FAILED;
     while (r->state.step < run_steps(r)) {
         if (signals_stop()) return stop(&l, last, e);
-        if (train_step(&l, e)) return EXIT_FAILED;
+        if (load_choices(&l, e) || train_step(&l, e)) return EXIT_FAILED;
         if (check_divergence(&l, e)) return diverge(&l, last, e);
         if (fit_length(&l, e) || after_step(&l, e)) return EXIT_FAILED;
     }

@@ -6,6 +6,7 @@
 
 #include "base/size.h"
 #include "model/mup.h"
+#include "train/idle.h"
 #include "train/json_out.h"
 #include "train/plan.h"
 #include "train/row_decay.h"
@@ -139,6 +140,11 @@ static void print_last_phase(const RunConfig *c, FILE *out)
     if (stages_tied(c, &e)) fprintf(out, "  warning: %s\n", e.message);
 }
 
+static void print_warning(const char *message, void *out)
+{
+    fprintf(out, "  warning: %s\n", message);
+}
+
 static void print_run(const Plan *p, FILE *out)
 {
     char tokens[PLAN_COUNT], flops[PLAN_COUNT];
@@ -151,6 +157,7 @@ static void print_run(const Plan *p, FILE *out)
             plan_count(tokens, p->run_tokens), plan_flops(flops, p->run_flops),
             p->run_tokens / (double)p->params.active);
     print_last_phase(c, out);
+    idle_keys(c, print_warning, out);
 }
 
 /* "web 0.25, long 0.75": the sources that a stage takes from. */

@@ -6,7 +6,8 @@
 #include <string.h>
 
 /* Keys that change how long, where and how often, but no loss of a step; micro_batch, threads and
- * device change no more than the order of sums. The data may move: its hash decides. */
+ * device change no more than the order of sums. The data may move: its hash decides,
+ * and for the record that is replayed the number of its run (train/run.c). */
 static const char *const free_keys[] = {
     "data.train",           "data.val",       "data.sources[].path",
     "stages[].micro_batch",
@@ -14,13 +15,13 @@ static const char *const free_keys[] = {
     "train.micro_batch",    "train.device",   "train.threads",   "train.eval_every",
     "train.deterministic",
     "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.minutes",
-    "train.routing_record", NULL,
+    "train.routing_record", "train.routing_replay", NULL,
 };
 
 /* For a branch also: its own origin, and how its rate falls. */
 static const char *const branch_keys[] = {
     "train.from",         "optim.schedule", "optim.decay_steps", "optim.final_lr_ratio",
-    "optim.mid_lr_ratio", "train.routing_replay", NULL,
+    "optim.mid_lr_ratio", NULL,
 };
 
 /* Does the key fit "data.sources[].path", where [] is any element? */
@@ -98,8 +99,9 @@ int resume_check(const RunConfig *saved, const RunConfig *now, const char *folde
     if (!list[0]) return 0;
     join(free_keys, keys, sizeof keys);
     err_set(e, "%s: cannot be resumed with another configuration:%s", folder, list);
-    return err_hint(e, "choose another run folder with train.out=...; on a resume only these may "
-                       "change: %s", keys);
+    return err_hint(e, "the configuration that it goes on with is %s/config.yaml; for another, "
+                       "choose another run folder with train.out=...; on a resume only these may "
+                       "change: %s", folder, keys);
 }
 
 int resume_check_branch(const RunConfig *saved, const RunConfig *now, const char *folder, Err *e)

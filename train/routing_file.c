@@ -27,17 +27,25 @@ enum { STAGE_FIRST, STAGE_BATCH, STAGE_TOKENS, STAGE_COUNT }; /* of an entry of 
 enum { HEAD_BYTES = 8 * HEAD_COUNT, RECORD_HEAD = 16, FORMAT = 1 };
 static const char magic[9] = "ISOMOERT";
 
-/* Header numbers that a replay compares, and how to call them. */
+/* Header numbers that a replay compares, how to call and how to write them. What others follow from
+ * stands before them. */
+typedef enum FactKind { FACT_NUMBER, FACT_HASH, FACT_ROUTING } FactKind;
 static const struct {
     int place;
     const char *name;
+    FactKind kind;
 } facts[] = {
-    {HEAD_LAYERS, "model.n_layers"},   {HEAD_EXPERTS, "model.n_experts"},
-    {HEAD_SLOTS, "experts a token"},   {HEAD_STAGES, "the number of stages"},
-    {HEAD_TOKENS, "tokens of a step"},
-    {HEAD_GROUP, "model.routing_group_tokens"}, {HEAD_CAPACITY, "the experts' capacity"},
-    {HEAD_ROUTING, "model.routing"},   {HEAD_SEED, "train.seed"},
-    {HEAD_DATA, "the training data's hash"}, {HEAD_SIZE, "bytes of a choice"},
+    {HEAD_LAYERS, "model.n_layers", FACT_NUMBER},
+    {HEAD_EXPERTS, "model.n_experts", FACT_NUMBER},
+    {HEAD_SLOTS, "experts a token", FACT_NUMBER},
+    {HEAD_STAGES, "the number of stages", FACT_NUMBER},
+    {HEAD_TOKENS, "tokens of a step", FACT_NUMBER},
+    {HEAD_GROUP, "model.routing_group_tokens", FACT_NUMBER},
+    {HEAD_ROUTING, "model.routing", FACT_ROUTING},
+    {HEAD_CAPACITY, "the experts' capacity", FACT_NUMBER},
+    {HEAD_SEED, "train.seed", FACT_NUMBER},
+    {HEAD_DATA, "the training data's hash", FACT_HASH},
+    {HEAD_SIZE, "bytes of a choice", FACT_NUMBER},
 };
 enum { FACTS = sizeof facts / sizeof *facts };
 
@@ -224,14 +232,27 @@ static int read_head(RoutingFile *f, uint64_t head[HEAD_COUNT], Err *e)
     return 0;
 }
 
+/* A fact's number as a message writes it. */
+static const char *fact_text(FactKind kind, uint64_t number, char out[HASH_HEX + 8])
+{
+    if (kind == FACT_HASH) hash_hex(number, out);
+    else if (kind == FACT_ROUTING && number <= ROUTE_EXPERT_CHOICE)
+        snprintf(out, HASH_HEX + 8, "%s", model_routing_name((int)number));
+    else
+        snprintf(out, HASH_HEX + 8, "%" PRIu64, number);
+    return out;
+}
+
 /* The first fact of the run that the header has otherwise. */
 static int compare_heads(const RoutingFile *f, const uint64_t head[HEAD_COUNT], Err *e)
 {
     for (int i = 0; i < (int)FACTS; i++) {
         uint64_t there = head[facts[i].place], here = f->head[facts[i].place];
+        char before[HASH_HEX + 8], now[HASH_HEX + 8];
         if (there != here)
-            return err_set(e, "%s: is not for this run: %s is %" PRIu64 " in the record, %" PRIu64
-                           " here", f->path, facts[i].name, there, here);
+            return err_set(e, "%s: is not for this run: %s is %s in the record, %s here", f->path,
+                           facts[i].name, fact_text(facts[i].kind, there, before),
+                           fact_text(facts[i].kind, here, now));
     }
     return 0;
 }
@@ -296,8 +317,18 @@ RoutingFile *routing_file_record(const char *path, const RunConfig *c, RoutingOr
     return f;
 }
 
+/* The steps first .. last of a run are here. */
+static int check_steps(const RoutingFile *f, int64_t first, int64_t last, Err *e)
+{
+    int64_t from = (int64_t)f->head[HEAD_FIRST], to = from + f->steps - 1;
+    if (last < first || (from <= first && last <= to)) return 0;
+    err_set(e, "%s: holds the steps %" PRId64 " to %" PRId64 ", the run needs %" PRId64 " to %"
+            PRId64, f->path, from, to, first, last);
+    return err_hint(e, "record as many steps, or end the run with train.steps=%" PRId64, to);
+}
+
 RoutingFile *routing_file_replay(const char *path, const RunConfig *c, RoutingOrigin origin,
-                                 Err *e)
+                                 int64_t first, int64_t last, Err *e)
 {
     uint64_t head[HEAD_COUNT];
     RoutingFile *f = begin(path, c, origin, 0, e);
@@ -305,9 +336,12 @@ RoutingFile *routing_file_replay(const char *path, const RunConfig *c, RoutingOr
     f->fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     int rc = f->fd < 0 ? err_errno(e, "%s: cannot be opened", path) : read_head(f, head, e);
     if (!rc) memcpy(f->head, head, sizeof head);
+    if (!rc) rc = check_steps(f, first, last, e);
     if (rc) routing_file_close(&f);
     return f;
 }
+
+uint64_t routing_file_run(const RoutingFile *f) { return f->head[HEAD_RUN]; }
 
 /* ---- Steps ------------------------------------------------------------------------------------*/
 

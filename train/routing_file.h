@@ -24,10 +24,13 @@ typedef struct RoutingOrigin {
 RoutingFile *routing_file_record(const char *path, const RunConfig *c, RoutingOrigin origin,
                                  int64_t step, Err *e);
 
-/* For reading. The header must fit the run: model, routing, batch, stages, seed, data. */
+/* For reading. The header must fit the run: model, routing, batch, stages, seed, data; and the file
+ * must hold the steps first .. last (last < first: none is asked for). */
 RoutingFile *routing_file_replay(const char *path, const RunConfig *c, RoutingOrigin origin,
-                                 Err *e);
+                                 int64_t first, int64_t last, Err *e);
 void routing_file_close(RoutingFile **f);
+
+uint64_t routing_file_run(const RoutingFile *f); /* the number of the run whose record it is */
 
 /* Choices of tokens first .. first + count - 1 of the step's batch, (L, count, slots): room to fill
  * before routing_file_put, and what routing_file_get returns; owned by the file. */

@@ -28,15 +28,17 @@ static json_t *domain_json(const RoutingSums *s)
 static json_t *specialization_json(const RoutingSums *domain, int n, int64_t l)
 {
     Specialization s = routing_specialization(domain, n, l);
-    json_t *rows = json_array();
+    json_t *rows = json_array(), *bits = json_array();
     for (int i = 0; i < n; i++) {
+        json_array_append_new(bits, json_out_real(routing_domain_bits(domain, n, i, l)));
         json_t *row = json_array();
         for (int j = 0; j < n; j++)
             json_array_append_new(row, json_out_real(routing_distance(&domain[i], &domain[j], l)));
         json_array_append_new(rows, row);
     }
-    return json_pack("{s:o, s:o, s:o, s:o}", "information", json_out_real(s.information), "share",
-                     json_out_real(s.share), "chance", json_out_real(s.chance), "distance", rows);
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "information", json_out_real(s.information),
+                     "share", json_out_real(s.share), "chance", json_out_real(s.chance), "domains",
+                     bits, "distance", rows);
 }
 
 json_t *routing_json(const RoutingSums *domain, int n)
@@ -77,5 +79,8 @@ void routing_print(const RoutingSums *domain, int n, FILE *out)
         Specialization s = routing_specialization(domain, n, l);
         fprintf(out, "  %5lld %9.4f %8.1f%% %10.4f %20.3f\n", (long long)l, s.information,
                 100 * s.share, s.chance, largest_distance(domain, n, l));
+        for (int i = 0; i < n; i++)
+            fprintf(out, "        %9.4f of %s\n", routing_domain_bits(domain, n, i, l),
+                    domain[i].name);
     }
 }

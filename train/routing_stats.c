@@ -91,17 +91,24 @@ LayerRouting routing_layer(const RoutingSums *s, int64_t layer)
 /* A term of sum p log2(p / q). */
 static double gain(double p, double q) { return p > 0 ? p * log2(p / q) : 0; }
 
+double routing_domain_bits(const RoutingSums *domain, int n, int i, int64_t layer)
+{
+    double bits = 0;
+    if (n < 2) return NAN;
+    for (int64_t e = 0; e < domain->E; e++) {
+        double mean = 0;
+        for (int d = 0; d < n; d++) mean += routing_share(&domain[d], layer, e) / n;
+        bits += gain(routing_share(&domain[i], layer, e), mean);
+    }
+    return bits;
+}
+
 Specialization routing_specialization(const RoutingSums *domain, int n, int64_t layer)
 {
     double information = 0, inverse = 0;
     if (n < 2) return (Specialization){NAN, NAN, NAN};
     int64_t E = domain->E;
-    for (int64_t e = 0; e < E; e++) {
-        double mean = 0;
-        for (int d = 0; d < n; d++) mean += routing_share(&domain[d], layer, e) / n;
-        for (int d = 0; d < n; d++)
-            information += gain(routing_share(&domain[d], layer, e), mean) / n;
-    }
+    for (int d = 0; d < n; d++) information += routing_domain_bits(domain, n, d, layer) / n;
     for (int d = 0; d < n; d++) inverse += 1 / total(&domain[d], layer) / n;
     double most = fmin(log2(n), log2((double)E));
     return (Specialization){information, most > 0 ? information / most : NAN,

@@ -53,6 +53,10 @@ typedef struct Specialization {
 /* NaN for fewer than two domains. */
 Specialization routing_specialization(const RoutingSums *domain, int n, int64_t layer);
 
+/* What domain i's choices tell of it: sum_e q_e log2(q_e / mean over domains), bits; the mean over
+ * domains is the information. NaN for fewer than two domains. */
+double routing_domain_bits(const RoutingSums *domain, int n, int i, int64_t layer);
+
 /* Jensen-Shannon distance (the root of the divergence in bits; 0 .. 1) of two domains' loads. */
 double routing_distance(const RoutingSums *a, const RoutingSums *b, int64_t layer);
 

@@ -14,6 +14,7 @@
 #include "train/branch.h"
 #include "train/dynamic.h"
 #include "train/estimate.h"
+#include "train/idle.h"
 #include "train/json_out.h"
 #include "train/resume.h"
 #include "train/run_data.h"
@@ -212,6 +213,12 @@ static json_t *start_record(const Run *r, const char *event, const char *config)
     return out;
 }
 
+static void warn(const char *message, void *user)
+{
+    (void)user;
+    log_warn("%s", message);
+}
+
 static void print_start(const Run *r)
 {
     const RunConfig *c = &r->config;
@@ -239,6 +246,7 @@ static void print_start(const Run *r)
                  "would look at later tokens", c->model.top_k);
     Err untied = {0};
     if (stages_tied(c, &untied)) log_warn("%s", untied.message);
+    idle_keys(c, warn, NULL);
     if (!origin(r)[0]) return;
     log_info("%s at step %" PRId64 " from %s", r->resumed[0] ? "resumed" : "branched",
              r->state.step, origin(r));
@@ -268,15 +276,50 @@ static int open_record(Run *r, Err *e)
     return rc;
 }
 
+/* A run replays one record from its first step on, wherever the file lies, or none. Without it the
+ * router decides. */
+static int check_replayed(Run *r, Err *e)
+{
+    TrainState *s = &r->state;
+    char before[HASH_HEX], now[HASH_HEX];
+    uint64_t run = r->replay ? routing_file_run(r->replay) : 0;
+    if (s->step == s->from_step) s->replay_run = run; /* no step made yet */
+    if (s->replay_run == run) return 0;
+    hash_hex(s->replay_run, before);
+    hash_hex(run, now);
+    if (!run) {
+        log_warn("the steps up to %" PRId64 " replayed the record of run %s; without "
+                 "train.routing_replay the router decides from here on", s->step, before);
+        return 0;
+    }
+    if (s->replay_run)
+        err_set(e, "%s: is the record of run %s, but the steps up to %" PRId64 " replayed that of "
+                "run %s", r->config.train.routing_replay, now, s->step, before);
+    else
+        err_set(e, "%s: the steps up to %" PRId64 " replayed no record",
+                r->config.train.routing_replay, s->step);
+    return err_hint(e, "a branch may replay another: train.from=%s with its own train.out",
+                    r->folder);
+}
+
+/* The record must reach to the run's end; with train.minutes that is not known before. */
+static int open_replay(Run *r, Err *e)
+{
+    const TrainConfig *t = &r->config.train;
+    RoutingOrigin origin = {r->state.data_hash, r->state.run_id};
+    int64_t first = r->state.step + 1, last = r->state.steps_total ? run_steps(r) : first;
+    if (t->routing_replay[0]) {
+        r->replay = routing_file_replay(t->routing_replay, &r->config, origin, first, last, e);
+        if (!r->replay) return -1;
+    }
+    return check_replayed(r, e);
+}
+
 /* After open_record: the run has its number. */
 static int open_routing(Run *r, Err *e)
 {
     const TrainConfig *t = &r->config.train;
     RoutingOrigin origin = {r->state.data_hash, r->state.run_id};
-    if (t->routing_replay[0]) {
-        r->replay = routing_file_replay(t->routing_replay, &r->config, origin, e);
-        if (!r->replay) return -1;
-    }
     if (!t->routing_record[0]) return 0;
     r->record = routing_file_record(t->routing_record, &r->config, origin, r->state.step + 1, e);
     return r->record ? 0 : -1;
@@ -302,7 +345,7 @@ int run_open(Run *r, const RunOptions *options, Err *e)
     run_folder_sign(r->lock);
     DType type = r->config.train.precision ? DT_F32 : DT_BF16;
     r->matrix_peak = device_matrix_peak(r->device, type, PEAK_SECONDS);
-    if (open_record(r, e) || open_routing(r, e)) return -1;
+    if (open_replay(r, e) || open_record(r, e) || open_routing(r, e)) return -1;
     print_start(r);
     return 0;
 }

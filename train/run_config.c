@@ -96,7 +96,8 @@ static const ConfRow own_rows[] = {
      "three_phase: rate where the gradual decay ends and the annealing begins / peak"},
     {"optim.expert_lr", CONF_ENUM, AT(optim.expert.mode), "ratio", 1, 0, expert_lrs,
      "further factor on the experts' rate: ratio: none | auto: one, g_n(B / B_noise) with n = "
-     "n_experts / top_k | load: one for each expert, n from the tokens it receives"},
+     "n_experts / top_k | load: one for each expert, n from the tokens it receives (a fixed "
+     "factor, such as 0.31: optim.lr_ratio.expert)"},
     {"optim.load_decay", CONF_FLOAT, AT(optim.expert.load_decay), "0.99", 0, 0.999999, NULL,
      "load: of the moving average of an expert's tokens"},
     {"optim.noise", CONF_ENUM, AT(optim.expert.noise), "loss", 1, 0, noises,

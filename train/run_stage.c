@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/size.h"
+#include "data/mixture.h"
 #include "data/reweight.h"
 #include "train/dynamic.h"
 #include "train/json_out.h"
@@ -43,7 +44,8 @@ static int check_state(const Run *r, Err *e)
     bool good = s->stage == stages_at(&r->config, size_max(0, s->step - 1)) &&
                 s->segment.T == r->stage.seq_len && s->segment.first <= s->sequence &&
                 s->sequence <= most;
-    for (int i = 0; i < LOADER_MAX_SOURCES; i++) good = good && s->segment.served[i] <= most;
+    for (int i = 0; i < LOADER_MAX_SOURCES; i++)
+        good = good && s->segment.served[i] <= most && s->segment.phase[i] < MIXTURE_PHASES;
     if (good) return 0;
     return err_set(e, "%s: its place in the data is not one of this configuration",
                    r->resumed[0] ? r->resumed : r->from);

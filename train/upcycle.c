@@ -128,13 +128,24 @@ static int check_models(Upcycle *u, Err *e)
 
 /* ---- the scale of the output --------------------------------------------------------------- */
 
+/* The sum of a token's weights under a router that likes all experts alike: 1, unless they are the
+ * scores themselves, a softmax's 1/E or a sigmoid's 1/2 each. */
+static double weight_sum(const ModelConfig *c)
+{
+    if (c->router_weight == WEIGHT_RENORM) return 1;
+    double score = c->router_score == SCORE_SIGMOID ? 0.5 : 1 / (double)c->n_experts;
+    return score * (double)c->top_k;
+}
+
 /* Neurons of the dense layer over those that a token uses in the new one: LLaMA-MoE's N / k, its
- * residual blocks counted among both (7 experts and 1 block, one chosen: 8 / 2). */
+ * residual blocks counted among both (7 experts and 1 block, one chosen: 8 / 2); over the sum of
+ * the weights. */
 static double auto_scale(const Upcycle *u)
 {
     int64_t used = u->config.model.top_k * u->split.width + u->split.shared;
-    if (is_copy(u) || used >= u->split.neurons) return 1;
-    return (double)u->split.neurons / (double)used;
+    double weights = weight_sum(&u->config.model);
+    if (is_copy(u) || used >= u->split.neurons) return 1 / weights;
+    return (double)u->split.neurons / (double)used / weights;
 }
 
 /* model.routed_scale of the run that is made; `given`: its configuration has the key. */

@@ -24,7 +24,8 @@ extern const char *const upcycle_name[UPCYCLE_METHODS];
 typedef enum UpcycleRescale {
     UPCYCLE_RESCALE_DEFAULT, /* as auto, unless the configuration gives the key */
     UPCYCLE_RESCALE_AUTO,    /* neurons of the dense layer / those that a token uses in the new one,
-                                at least 1: N / k of a split into N equal parts; 1 for copies */
+                                at least 1: N / k of a split into N equal parts; 1 for copies;
+                                over the sum of an even router's weights, where they are raw */
     UPCYCLE_RESCALE_NONE,    /* as configured */
     UPCYCLE_RESCALE_VALUE
 } UpcycleRescale;
