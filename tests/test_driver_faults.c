@@ -278,7 +278,7 @@ static int starts(const char *folder, const char *name)
     char path[PATH * 2];
     snprintf(path, sizeof path, "%s/cells/%s/starts", folder, id_of(name));
     char *text = read_file(path, NULL);
-    int n = atoi(text);
+    int n = (int)strtol(text, NULL, 10);
     free(text);
     return n;
 }
