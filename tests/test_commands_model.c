@@ -91,7 +91,8 @@ static HeldOut expected_of(int64_t sequences)
     float *logits = malloc((size_t)(SEQ_LEN * V) * sizeof *logits);
     for (int64_t s = 0; s < sequences; s++) {
         Batch b;
-        if (loader_batch(loader, s, 1, &b, &e)) fail_msg("%s", e.message);
+        int64_t at = s * loader_windows(loader) / sequences; /* evenly spread, in file order */
+        if (loader_batch(loader, at, 1, &b, &e)) fail_msg("%s", e.message);
         MicroBatch m = {.B = 1, .tokens = b.tokens, .targets = b.targets, .doc_start = b.doc_start};
         model_logits(r.model, &m, logits);
         for (int64_t t = 0; t < SEQ_LEN; t++) {

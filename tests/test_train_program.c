@@ -389,7 +389,8 @@ static void test_changed(void **state)
     RUN_CODE(1, "train", at("c.yaml"), out("g"), "optim.lr=0.02", "model.top_k=1", "train.steps=9");
     assert_has(program_err, "g: cannot be resumed with another configuration:\n"
                             "  model.top_k: 2 in the checkpoint, 1 now\n"
-                            "  optim.lr: 0.01 in the checkpoint, 0.02 now\nhint: choose another");
+                            "  optim.lr: 0.01 in the checkpoint, 0.02 now\nhint: the "
+                            "configuration that it goes on with is ");
     prepare("other", 2);
     snprintf(data, sizeof data, "data.train=%s", at("other"));
     RUN_CODE(1, "train", at("c.yaml"), out("g"), data, "train.steps=9");
