@@ -12,8 +12,8 @@ static void same_checkpoint(const char *a, const char *b, int step)
     json_t *x = manifest(a, step), *y = manifest(b, step);
     json_t *p = json_object_get(x, "state"), *q = json_object_get(y, "state");
     static const char *const own[] =
-        {"seconds", "run", "from_run", "from_step"}; /* clock; origin */
-    for (int i = 0; i < 4; i++) {
+        {"seconds", "run", "from_run", "from_step", "replay_run"}; /* clock; origin */
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         json_object_del(p, own[i]);
         json_object_del(q, own[i]);
     }
