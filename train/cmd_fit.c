@@ -13,8 +13,8 @@
 
 enum {
     OPT_METHOD, OPT_DELTA, OPT_FORM, OPT_COLUMNS, OPT_WHERE, OPT_BUDGET, OPT_FIXED_E, OPT_COST,
-    OPT_FORCE, OPT_AT, OPT_BOOTSTRAP, OPT_LEVEL, OPT_BACKTEST, OPT_SEED, OPT_THREADS, OPT_RATES,
-    OPT_WEIGHTS, OPT_JSON
+    OPT_FORCE, OPT_AT, OPT_BOOTSTRAP, OPT_RESAMPLE, OPT_INTERVAL, OPT_LEVEL, OPT_BACKTEST,
+    OPT_SEED, OPT_THREADS, OPT_RATES, OPT_WEIGHTS, OPT_JSON
 };
 
 /* The whole of text as a finite number. */
@@ -94,10 +94,11 @@ static int read_at(const char *text, LawPoint *out, Err *e)
 /* An option that the method does not look at is a misunderstanding. */
 static int check_method(const Arguments *a, const FitRequest *r, Err *e)
 {
-    static const int of_laws[] = {OPT_FORM, OPT_FIXED_E, OPT_COST, OPT_AT};
+    static const int of_laws[] = {OPT_FORM, OPT_FIXED_E,  OPT_COST,
+                                  OPT_AT,   OPT_RESAMPLE, OPT_INTERVAL};
     bool curves = r->method == ANSWER_PARABOLA || r->method == ANSWER_AKIMA;
     const char *method = answer_method_name(r->method);
-    for (int i = 0; curves && i < 4; i++)
+    for (size_t i = 0; curves && i < sizeof of_laws / sizeof *of_laws; i++)
         if (a->text[of_laws[i]])
             return err_set(e, "%s does nothing with --method %s",
                            command_fit.option[of_laws[i]].name, method);
@@ -129,6 +130,33 @@ static int check_options(const Arguments *a, const FitRequest *r, Err *e)
         return err_set(e, "--threads %lld: 0 (all) to 1024", a->number[OPT_THREADS]);
     if (a->number[OPT_BACKTEST] && !r->replicates)
         return err_set(e, "--backtest needs --bootstrap: what is predicted are intervals");
+    for (int i = OPT_RESAMPLE; i <= OPT_INTERVAL; i++)
+        if (a->text[i] && !r->replicates)
+            return err_set(e, "%s does nothing with --bootstrap 0", command_fit.option[i].name);
+    if (a->text[OPT_RESAMPLE] && r->resample == ANSWER_RESIDUALS && r->noise_weights) {
+        err_set(e, "--resample residuals: with --weights noise they are of unequal noise, and no "
+                "one pool to draw from");
+        return err_hint(e, "noise, cases, cases-within-budgets");
+    }
+    return 0;
+}
+
+/* --resample, --interval */
+static int read_intervals(const Arguments *a, FitRequest *r, Err *e)
+{
+    const char *resample = a->text[OPT_RESAMPLE], *interval = a->text[OPT_INTERVAL];
+    int of = resample ? answer_resample_find(resample) : (int)r->resample;
+    int by = interval ? interval_find(interval) : (int)r->interval;
+    if (of < 0) {
+        err_set(e, "--resample '%.100s'", resample);
+        return err_hint(e, "residuals, cases, cases-within-budgets, noise");
+    }
+    if (by < 0) {
+        err_set(e, "--interval '%.100s'", interval);
+        return err_hint(e, "student, percentile, bca");
+    }
+    r->resample = (AnswerResample)of;
+    r->interval = (IntervalMethod)by;
     return 0;
 }
 
@@ -161,7 +189,7 @@ static int read_request(const Arguments *a, FitRequest *r, Err *e)
     }
     if ((a->text[OPT_COST] && read_cost(a->text[OPT_COST], r, e)) ||
         (a->text[OPT_FORM] && read_form(a->text[OPT_FORM], &r->law, e)) ||
-        (a->text[OPT_AT] && read_at(a->text[OPT_AT], &r->at, e)))
+        (a->text[OPT_AT] && read_at(a->text[OPT_AT], &r->at, e)) || read_intervals(a, r, e))
         return -1;
     return check_options(a, r, e) || check_method(a, r, e) ? -1 : 0;
 }
@@ -273,6 +301,9 @@ const CommandRow command_fit = {
      {"--at", OPTION_TEXT, NULL, "experts=8,..: of the forecast (default: the largest run's);"
       " D=TOKENS of a form without D"},
      {"--bootstrap", OPTION_INT, NULL, "resampled fits for intervals (default 1000); 0: none"},
+     {"--resample", OPTION_TEXT, NULL, "what they are of: residuals (default), cases,"
+      " cases-within-budgets, or noise (where it is known; the default with --weights noise)"},
+     {"--interval", OPTION_TEXT, NULL, "student (default), percentile or bca"},
      {"--level", OPTION_FLOAT, "0.9", "of the intervals"},
      {"--backtest", OPTION_FLAG, NULL, "predict large budgets from small ones"},
      {"--seed", OPTION_INT, "0", "of starts and of resampling"},
