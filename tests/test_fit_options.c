@@ -176,11 +176,97 @@ static void strata_that_are_none(void **state)
     }
 }
 
+/* ---- A ledger by its file ---------------------------------------------------------------------*/
+
+/* A sweep whose 35 points are done. */
+static void write_sweep(const char *folder)
+{
+    enum { RUNS = 35 };
+    Ledger *l = open_ledger(folder);
+    Cell cells[RUNS];
+    int first;
+    for (int i = 0; i < RUNS; i++) {
+        const char name[] = {(char)('a' + i / 7), (char)('a' + i % 7), 0};
+        cells[i] = make_cell(name, NULL, CELL_POINT, "");
+        cells[i].budget = cells[i].C = 1e18 * pow(3, i / 7);
+        cells[i].N = study_n_opt(cells[i].C) * pow(3, (i % 7 - 3) / 3.0);
+        cells[i].D = cells[i].C / 6 / cells[i].N;
+    }
+    add_cells(l, cells, RUNS);
+    OK(ledger_join(l, 2, &first, e));
+    for (int i = 0; i < RUNS; i++) {
+        LedgerCell c;
+        double factor;
+        bool found;
+        OK(ledger_take(l, &c, &factor, &found, e));
+        CellResult r = {.loss = study_loss(c.cell.N, c.cell.D), .steps = 7};
+        OK(ledger_finish(l, c.cell.id, 1, &r, e));
+    }
+    ledger_close(&l);
+}
+
+/* fit and report take the ledger's file for its folder; other files stay what they are. */
+static void a_ledger_by_its_file(void **state)
+{
+    (void)state;
+    char folder[PATH * 2], file[PATH * 2 + 32], other[PATH * 2 + 32], page[PATH * 2 + 32];
+    snprintf(folder, sizeof folder, "%s", new_sweep("by_file"));
+    snprintf(file, sizeof file, "%s/ledger.sqlite", folder);
+    snprintf(other, sizeof other, "%s/copy.sqlite", folder);
+    snprintf(page, sizeof page, "%s/report.html", folder);
+    write_sweep(folder);
+    RUN_CODE(0, "fit", folder, "--json", "--bootstrap", "0");
+    char *want = strdup(program_out);
+    RUN_CODE(0, "fit", file, "--json", "--bootstrap", "0");
+    assert_string_equal(program_out, want);
+    free(want);
+    RUN_CODE(0, "report", file, "--bootstrap", "0");
+    assert_true(io_exists(page));
+    size_t size;
+    char *bytes = read_file(file, &size);
+    Err e = {0};
+    if (io_write_atomic(other, bytes, size, &e)) fail_msg("%s", e.message);
+    free(bytes);
+    static const char *const commands[] = {"fit", "report"};
+    for (int i = 0; i < 2; i++) {
+        RUN_CODE(1, commands[i], other);
+        assert_has(program_err, "copy.sqlite: is an SQLite file, but a sweep's ledger is named");
+    }
+}
+
+static void folders_of_paths(void **state)
+{
+    (void)state;
+    char here[PATH], made[PATH * 2], out[PATH * 2], file[PATH * 2 + 32];
+    Err e = {0};
+    snprintf(made, sizeof made, "%s", new_sweep("paths"));
+    snprintf(file, sizeof file, "%s/ledger.sqlite", made);
+    assert_int_equal(ledger_folder(file, out, sizeof out, &e), 0);
+    assert_string_equal(out, file); /* there is no such file */
+    write_file(file, "");
+    assert_int_equal(ledger_folder(file, out, sizeof out, &e), 0);
+    assert_string_equal(out, made);
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(chdir(made), 0);
+    int rc = ledger_folder("ledger.sqlite", out, sizeof out, &e);
+    assert_int_equal(chdir(here), 0);
+    assert_int_equal(rc, 0);
+    assert_string_equal(out, ".");
+    assert_int_equal(ledger_folder("a/b//", out, sizeof out, &e), 0);
+    assert_string_equal(out, "a/b");
+    assert_int_equal(ledger_folder("/", out, sizeof out, &e), 0);
+    assert_string_equal(out, "/");
+    assert_int_equal(ledger_folder("abcd", out, 4, &e), -1);
+    assert_has(e.message, "too long");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(draws_are_chosen),
                                        cmocka_unit_test(the_default_stands),
                                        cmocka_unit_test(choices_without_effect_are_refused),
-                                       cmocka_unit_test(strata_that_are_none)};
+                                       cmocka_unit_test(strata_that_are_none),
+                                       cmocka_unit_test(a_ledger_by_its_file),
+                                       cmocka_unit_test(folders_of_paths)};
     return cmocka_run_group_tests(tests, help_begin, help_end);
 }

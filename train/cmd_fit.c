@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/io.h"
 #include "base/log.h"
+#include "scaling/ledger.h"
 #include "train/command.h"
 #include "train/fit_answer.h"
 #include "train/json_out.h"
@@ -160,9 +162,10 @@ static int read_intervals(const Arguments *a, FitRequest *r, Err *e)
     return 0;
 }
 
-static int read_request(const Arguments *a, FitRequest *r, Err *e)
+/* source: the file or the folder; kept. */
+static int read_request(const Arguments *a, const char *source, FitRequest *r, Err *e)
 {
-    *r = fit_request_defaults(a->free[0]);
+    *r = fit_request_defaults(source);
     int method = answer_method_find(a->text[OPT_METHOD]);
     if (method < 0) {
         err_set(e, "--method '%.100s': no such method", a->text[OPT_METHOD]);
@@ -207,7 +210,7 @@ static int check_rates(const Arguments *a, Err *e)
 }
 
 /* --rates: laws of the rate and the batch in place of the loss's. */
-static int run_rates(const Arguments *a, Err *e)
+static int run_rates(const Arguments *a, const char *source, Err *e)
 {
     const char *n = a->text[OPT_RATES];
     int code = EXIT_FAILED;
@@ -222,7 +225,7 @@ static int run_rates(const Arguments *a, Err *e)
         err_set(e, "out of memory");
         return EXIT_FAILED;
     }
-    if (!rates_answer_make(answer, a->free[0], a->text[OPT_COLUMNS], a->text[OPT_WHERE],
+    if (!rates_answer_make(answer, source, a->text[OPT_COLUMNS], a->text[OPT_WHERE],
                            !strcmp(n, "N_total"), e)) {
         if (a->number[OPT_JSON]) {
             code = json_out_print(rates_answer_json(answer), e);
@@ -260,9 +263,11 @@ static int run(const Arguments *a, Err *e)
 {
     FitRequest r;
     Told told = {0};
+    char source[IO_PATH_MAX];
     int code = EXIT_FAILED;
-    if (a->text[OPT_RATES]) return run_rates(a, e);
-    if (read_request(a, &r, e)) return EXIT_MISUSE;
+    if (ledger_folder(a->free[0], source, sizeof source, e)) return EXIT_FAILED;
+    if (a->text[OPT_RATES]) return run_rates(a, source, e);
+    if (read_request(a, source, &r, e)) return EXIT_MISUSE;
     r.progress = tell;
     r.progress_self = &told;
     FitAnswer *answer = calloc(1, sizeof *answer);
