@@ -1,5 +1,5 @@
 /* tests/test_fit_options.c - what `isomoe fit` may be asked for: which draws and which intervals, a
- * ledger by its file's name. */
+ * ledger by its file's name, a published law. */
 #include "tests/sweep_help.h"
 
 #include <jansson.h>
@@ -260,6 +260,61 @@ static void folders_of_paths(void **state)
     assert_has(e.message, "too long");
 }
 
+/* ---- A published law --------------------------------------------------------------------------*/
+
+/* 58.1 B and 5.6 T for Hunyuan-Large's budget, from no run, and how far that is off. */
+static void published_laws_need_no_runs(void **state)
+{
+    (void)state;
+    RUN_CODE(0, "fit", "--published", "hunyuan", "--budget", "3.11e24", "--json");
+    json_t *a = answer(), *best = json_object_get(a, "forecast");
+    double N = json_number_value(json_object_get(best, "N_opt"));
+    double D = json_number_value(json_object_get(best, "D_opt"));
+    assert_near(N / 58.1e9, 1, 5e-3);
+    assert_near(D / 5.64e12, 1, 5e-3);
+    assert_has(json_string_value(json_object_get(a, "source")), "2411.02265");
+    json_t *cost = json_object_get(a, "cost");
+    assert_near(json_number_value(json_object_get(cost, "of_the_answer")) /
+                    (9.59 * N * D + 2.3e8 * D), 1, 1e-12);
+    json_t *warning = json_array_get(json_object_get(a, "warnings"), 0);
+    assert_string_equal(json_string_value(json_object_get(warning, "kind")), "beyond");
+    json_decref(a);
+    RUN_CODE(0, "fit", "--published", "hunyuan", "--budget", "3.11e24");
+    assert_has(program_out, "arXiv 2411.02265, section 2.3.1: as published");
+    assert_has(program_out, "N_opt = 0.0059 C^0.5305, D_opt = 3.2 C^0.5");
+    assert_has(program_out, "fitted to C 5e+18 to 9.5e+19, N 1e+07 to 1e+09, D 1e+10 to 1e+11");
+    assert_has(program_out, "is 3.274e+04 times the largest that the law was fitted to, N 58.");
+    RUN_CODE(0, "fit", "--published", "hunyuan", "--budget", "2e19");
+    assert_null(strstr(program_out, "beyond"));
+    RUN_CODE(0, "fit", "--published", "hunyuan", "--budget", "1e18");
+    assert_has(program_out, "the budget is 0.2 times the least");
+    static const char *const ends[] = {"5e18", "9.5e19"};
+    for (int i = 0; i < 2; i++) {
+        RUN_CODE(0, "fit", "--published", "hunyuan", "--budget", ends[i]);
+        assert_null(strstr(program_out, "beyond"));
+    }
+}
+
+static void published_laws_are_strict(void **state)
+{
+    (void)state;
+    RUN_CODE(2, "fit");
+    assert_has(program_err, "needs a file or a sweep's folder");
+    assert_has(program_err, "fit --published hunyuan --budget C");
+    RUN_CODE(2, "fit", "--published", "hunyuan");
+    assert_has(program_err, "--published needs --budget");
+    RUN_CODE(2, "fit", "--published", "gpt", "--budget", "1e24");
+    assert_has(program_err, "--published 'gpt': no such law");
+    RUN_CODE(2, "fit", "--published", "hunyuan", "--budget", "0");
+    assert_has(program_err, "must be above 0");
+    RUN_CODE(2, "fit", write_runs(), "--published", "hunyuan", "--budget", "1e24");
+    assert_has(program_err, "--published reads no runs");
+    RUN_CODE(2, "fit", "--published", "hunyuan", "--budget", "1e24", "--force");
+    assert_has(program_err, "--force does nothing with --published");
+    RUN_CODE(2, "fit", "--published", "hunyuan", "--budget", "1e24", "--level", "0.5");
+    assert_has(program_err, "--level does nothing with --published");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(draws_are_chosen),
@@ -267,6 +322,8 @@ int main(void)
                                        cmocka_unit_test(choices_without_effect_are_refused),
                                        cmocka_unit_test(strata_that_are_none),
                                        cmocka_unit_test(a_ledger_by_its_file),
-                                       cmocka_unit_test(folders_of_paths)};
+                                       cmocka_unit_test(folders_of_paths),
+                                       cmocka_unit_test(published_laws_need_no_runs),
+                                       cmocka_unit_test(published_laws_are_strict)};
     return cmocka_run_group_tests(tests, help_begin, help_end);
 }

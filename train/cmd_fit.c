@@ -11,12 +11,13 @@
 #include "train/command.h"
 #include "train/fit_answer.h"
 #include "train/json_out.h"
+#include "train/published_answer.h"
 #include "train/rates_answer.h"
 
 enum {
     OPT_METHOD, OPT_DELTA, OPT_FORM, OPT_COLUMNS, OPT_WHERE, OPT_BUDGET, OPT_FIXED_E, OPT_COST,
     OPT_FORCE, OPT_AT, OPT_BOOTSTRAP, OPT_RESAMPLE, OPT_INTERVAL, OPT_LEVEL, OPT_BACKTEST,
-    OPT_SEED, OPT_THREADS, OPT_RATES, OPT_WEIGHTS, OPT_JSON
+    OPT_SEED, OPT_THREADS, OPT_RATES, OPT_WEIGHTS, OPT_PUBLISHED, OPT_JSON
 };
 
 /* The whole of text as a finite number. */
@@ -197,14 +198,14 @@ static int read_request(const Arguments *a, const char *source, FitRequest *r, E
     return check_options(a, r, e) || check_method(a, r, e) ? -1 : 0;
 }
 
-/* What --rates does not look at. An option that was not given has its row's own text. */
-static int check_rates(const Arguments *a, Err *e)
+/* Refuses options that are not among `read` (bits). One that was not given has its row's text. */
+static int check_read(const Arguments *a, unsigned read, const char *with, Err *e)
 {
-    const unsigned read = 1u << OPT_COLUMNS | 1u << OPT_WHERE | 1u << OPT_RATES | 1u << OPT_JSON;
     for (int i = 0; command_fit.option[i].name; i++) {
         const OptionRow *o = &command_fit.option[i];
         bool given = o->kind == OPTION_FLAG ? a->number[i] != 0 : a->text[i] != o->initial;
-        if (given && !(read >> i & 1)) return err_set(e, "%s does nothing with --rates", o->name);
+        if (given && !(read >> i & 1))
+            return err_set(e, "%s does nothing with %s", o->name, with);
     }
     return 0;
 }
@@ -219,7 +220,8 @@ static int run_rates(const Arguments *a, const char *source, Err *e)
         err_hint(e, "N (activated parameters) or N_total");
         return EXIT_MISUSE;
     }
-    if (check_rates(a, e)) return EXIT_MISUSE;
+    const unsigned read = 1u << OPT_COLUMNS | 1u << OPT_WHERE | 1u << OPT_RATES | 1u << OPT_JSON;
+    if (check_read(a, read, "--rates", e)) return EXIT_MISUSE;
     RatesAnswer *answer = calloc(1, sizeof *answer);
     if (!answer) {
         err_set(e, "out of memory");
@@ -237,6 +239,30 @@ static int run_rates(const Arguments *a, const char *source, Err *e)
     rates_answer_clear(answer);
     free(answer);
     return code;
+}
+
+/* --published: a law that needs no runs. */
+static int run_published(const Arguments *a, Err *e)
+{
+    const unsigned read = 1u << OPT_PUBLISHED | 1u << OPT_BUDGET | 1u << OPT_JSON;
+    const PublishedLaw *p = published_find(a->text[OPT_PUBLISHED]);
+    double budget = a->real[OPT_BUDGET];
+    if (!p) {
+        err_set(e, "--published '%.100s': no such law", a->text[OPT_PUBLISHED]);
+        err_hint(e, "hunyuan");
+    } else if (a->n_free) {
+        err_set(e, "--published reads no runs, but is given '%.200s'", a->free[0]);
+        err_hint(e, "isomoe fit --published %s --budget C", p->name);
+    } else if (!a->text[OPT_BUDGET]) {
+        err_set(e, "--published needs --budget, in FLOPs");
+    } else if (!(budget > 0)) {
+        err_set(e, "--budget %g: must be above 0", budget);
+    } else if (!check_read(a, read, "--published", e)) {
+        if (a->number[OPT_JSON]) return json_out_print(published_answer_json(p, budget), e);
+        published_answer_print(p, budget, stdout);
+        return stdout_finish(e);
+    }
+    return EXIT_MISUSE;
 }
 
 typedef struct Told { /* what stderr has been told */
@@ -265,6 +291,13 @@ static int run(const Arguments *a, Err *e)
     Told told = {0};
     char source[IO_PATH_MAX];
     int code = EXIT_FAILED;
+    if (a->text[OPT_PUBLISHED]) return run_published(a, e);
+    if (!a->n_free) {
+        err_set(e, "fit: needs a file or a sweep's folder");
+        err_hint(e, "isomoe fit %s, or isomoe fit --published hunyuan --budget C",
+                 command_fit.usage);
+        return EXIT_MISUSE;
+    }
     if (ledger_folder(a->free[0], source, sizeof source, e)) return EXIT_FAILED;
     if (a->text[OPT_RATES]) return run_rates(a, source, e);
     if (read_request(a, source, &r, e)) return EXIT_MISUSE;
@@ -290,7 +323,7 @@ static int run(const Arguments *a, Err *e)
 
 const CommandRow command_fit = {
     "fit", "FILE|FOLDER",
-    "a scaling law from the runs of a CSV file or a sweep, with intervals; the best N and D", 1, 1,
+    "a scaling law from the runs of a CSV file or a sweep, with intervals; the best N and D", 0, 1,
     {{"--method", OPTION_TEXT, "varpro", "varpro, huber, parabola or akima"},
      {"--delta", OPTION_FLOAT, NULL, "where huber's loss becomes linear, in ln L (default 1e-3)"},
      {"--form", OPTION_TEXT, NULL, "the law (default chinchilla); an unknown name lists them"},
@@ -317,6 +350,8 @@ const CommandRow command_fit = {
       " B_crit(L), instead of the loss"},
      {"--weights", OPTION_TEXT, NULL, "noise: runs weigh 1 / noise^2, of the column noise or of"
       " runs that differ by their seed alone (default: all the same)"},
+     {"--published", OPTION_TEXT, NULL, "hunyuan: the best N and D of --budget by that law alone;"
+      " no FILE"},
      {"--json", OPTION_FLAG, NULL, "print JSON"}},
     run,
 };
