@@ -99,8 +99,8 @@ const char *boot_scheme_name(BootScheme s); /* "cases", "residuals", "noise" */
 int boot_scheme_find(const char *name);     /* or -1 */
 
 /* fit: of these rows with these weights (NULL: 1 each). bootstrap_clear ends *out, after a failure
- * too. Err: options out of range (named), no known noise for BOOT_NOISE, more than half of the
- * replicates failed, no memory. */
+ * too. Err: options out of range (named), no known noise for BOOT_NOISE, budgets that are all of
+ * one run or only one for stratified, more than half of the replicates failed, no memory. */
 int bootstrap_run(const RunTable *t, const double *weight, const Fit *fit, const BootOptions *o,
                   Bootstrap *out, Err *e);
 void bootstrap_clear(Bootstrap *b);

@@ -46,6 +46,11 @@ typedef struct Ledger Ledger;
 
 const char *cell_state_name(CellState s);
 
+/* The sweep's folder that a path given by a person means, without slashes at its end: out (room
+ * bytes). Of a file named ledger.sqlite it is the file's folder; any other path is itself. Err: an
+ * SQLite file of another name, too long a path. */
+int ledger_folder(const char *path, char *out, size_t room, Err *e);
+
 /* Opens or makes FOLDER/ledger.sqlite. read_only: for status, fit and report while drivers work;
  * needs no lock. Err: no such folder, no permission, a locked or foreign file, a disk that is full,
  * another host's ledger, another version. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -248,6 +249,39 @@ static int open_checked(Ledger *l, const char *folder, Err *e)
     if (set_journal(l, folder, e)) return -1;
     if (!empty) return widen(l, e);
     return make(l, host, e) || check_kind(l, &empty, e) || check_host(l, host, e) ? -1 : 0;
+}
+
+/* Whether a file begins as SQLite's do. */
+static bool is_sqlite(const char *path)
+{
+    static const char magic[16] = "SQLite format 3";
+    char head[sizeof magic] = "";
+    FILE *f = fopen(path, "rb");
+    if (!f) return false;
+    bool same = fread(head, 1, sizeof head, f) == sizeof head && !memcmp(head, magic, sizeof head);
+    fclose(f);
+    return same;
+}
+
+int ledger_folder(const char *path, char *out, size_t room, Err *e)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    if (n >= room) return err_set(e, "%.200s..: the path is too long", path);
+    snprintf(out, room, "%.*s", (int)n, path);
+    struct stat s;
+    if (stat(out, &s) || !S_ISREG(s.st_mode)) return 0;
+    char *slash = strrchr(out, '/');
+    if (strcmp(slash ? slash + 1 : out, "ledger.sqlite")) {
+        if (!is_sqlite(out)) return 0;
+        err_set(e, "%s: is an SQLite file, but a sweep's ledger is named ledger.sqlite", out);
+        return err_hint(e, "give the sweep's folder");
+    }
+    if (!slash)
+        snprintf(out, room, ".");
+    else
+        slash[slash == out] = 0; /* "/" keeps its slash */
+    return 0;
 }
 
 Ledger *ledger_open(const char *folder, bool read_only, Err *e)

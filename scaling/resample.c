@@ -236,6 +236,19 @@ static int check_noise(const Resample *r, Err *e)
     return 0;
 }
 
+/* Draws within budgets differ from the runs, and from draws of all of them. */
+static int check_strata(const Resample *r, Err *e)
+{
+    if (r->groups > 1 && r->groups < r->table.rows) return 0;
+    if (r->groups > 1) {
+        err_set(e, "cases within budgets: each of the %d runs has a budget of its own, and every "
+                "draw is the runs as they are", r->groups);
+        return err_hint(e, "runs of one budget have one budget or C, within 5 %%; or draw cases");
+    }
+    err_set(e, "cases within budgets: all runs are of one budget");
+    return err_hint(e, "cases are drawn in the same way");
+}
+
 int resample_make(const RunTable *t, const double *weight, const Fit *f, const BootOptions *o,
                   Resample *r, Linear *linear, Err *e)
 {
@@ -253,6 +266,7 @@ int resample_make(const RunTable *t, const double *weight, const Fit *f, const B
     RunNoise noise;
     if (run_noise(&r->table, NULL, &noise, e)) return -1;
     measure(f, &noise, r, linear);
+    if (o->scheme == BOOT_CASES && o->stratified) return check_strata(r, e);
     return o->scheme == BOOT_NOISE ? check_noise(r, e) : 0;
 }
 

@@ -5,16 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/io.h"
 #include "base/log.h"
+#include "scaling/ledger.h"
 #include "train/command.h"
 #include "train/fit_answer.h"
 #include "train/json_out.h"
+#include "train/published_answer.h"
 #include "train/rates_answer.h"
 
 enum {
     OPT_METHOD, OPT_DELTA, OPT_FORM, OPT_COLUMNS, OPT_WHERE, OPT_BUDGET, OPT_FIXED_E, OPT_COST,
-    OPT_FORCE, OPT_AT, OPT_BOOTSTRAP, OPT_LEVEL, OPT_BACKTEST, OPT_SEED, OPT_THREADS, OPT_RATES,
-    OPT_WEIGHTS, OPT_JSON
+    OPT_FORCE, OPT_AT, OPT_BOOTSTRAP, OPT_RESAMPLE, OPT_INTERVAL, OPT_LEVEL, OPT_BACKTEST,
+    OPT_SEED, OPT_THREADS, OPT_RATES, OPT_WEIGHTS, OPT_PUBLISHED, OPT_JSON
 };
 
 /* The whole of text as a finite number. */
@@ -94,10 +97,11 @@ static int read_at(const char *text, LawPoint *out, Err *e)
 /* An option that the method does not look at is a misunderstanding. */
 static int check_method(const Arguments *a, const FitRequest *r, Err *e)
 {
-    static const int of_laws[] = {OPT_FORM, OPT_FIXED_E, OPT_COST, OPT_AT};
+    static const int of_laws[] = {OPT_FORM, OPT_FIXED_E,  OPT_COST,
+                                  OPT_AT,   OPT_RESAMPLE, OPT_INTERVAL};
     bool curves = r->method == ANSWER_PARABOLA || r->method == ANSWER_AKIMA;
     const char *method = answer_method_name(r->method);
-    for (int i = 0; curves && i < 4; i++)
+    for (size_t i = 0; curves && i < sizeof of_laws / sizeof *of_laws; i++)
         if (a->text[of_laws[i]])
             return err_set(e, "%s does nothing with --method %s",
                            command_fit.option[of_laws[i]].name, method);
@@ -129,12 +133,40 @@ static int check_options(const Arguments *a, const FitRequest *r, Err *e)
         return err_set(e, "--threads %lld: 0 (all) to 1024", a->number[OPT_THREADS]);
     if (a->number[OPT_BACKTEST] && !r->replicates)
         return err_set(e, "--backtest needs --bootstrap: what is predicted are intervals");
+    for (int i = OPT_RESAMPLE; i <= OPT_INTERVAL; i++)
+        if (a->text[i] && !r->replicates)
+            return err_set(e, "%s does nothing with --bootstrap 0", command_fit.option[i].name);
+    if (a->text[OPT_RESAMPLE] && r->resample == ANSWER_RESIDUALS && r->noise_weights) {
+        err_set(e, "--resample residuals: with --weights noise they are of unequal noise, and no "
+                "one pool to draw from");
+        return err_hint(e, "noise, cases, cases-within-budgets");
+    }
     return 0;
 }
 
-static int read_request(const Arguments *a, FitRequest *r, Err *e)
+/* --resample, --interval */
+static int read_intervals(const Arguments *a, FitRequest *r, Err *e)
 {
-    *r = fit_request_defaults(a->free[0]);
+    const char *resample = a->text[OPT_RESAMPLE], *interval = a->text[OPT_INTERVAL];
+    int of = resample ? answer_resample_find(resample) : (int)r->resample;
+    int by = interval ? interval_find(interval) : (int)r->interval;
+    if (of < 0) {
+        err_set(e, "--resample '%.100s'", resample);
+        return err_hint(e, "residuals, cases, cases-within-budgets, noise");
+    }
+    if (by < 0) {
+        err_set(e, "--interval '%.100s'", interval);
+        return err_hint(e, "student, percentile, bca");
+    }
+    r->resample = (AnswerResample)of;
+    r->interval = (IntervalMethod)by;
+    return 0;
+}
+
+/* source: the file or the folder; kept. */
+static int read_request(const Arguments *a, const char *source, FitRequest *r, Err *e)
+{
+    *r = fit_request_defaults(source);
     int method = answer_method_find(a->text[OPT_METHOD]);
     if (method < 0) {
         err_set(e, "--method '%.100s': no such method", a->text[OPT_METHOD]);
@@ -161,25 +193,25 @@ static int read_request(const Arguments *a, FitRequest *r, Err *e)
     }
     if ((a->text[OPT_COST] && read_cost(a->text[OPT_COST], r, e)) ||
         (a->text[OPT_FORM] && read_form(a->text[OPT_FORM], &r->law, e)) ||
-        (a->text[OPT_AT] && read_at(a->text[OPT_AT], &r->at, e)))
+        (a->text[OPT_AT] && read_at(a->text[OPT_AT], &r->at, e)) || read_intervals(a, r, e))
         return -1;
     return check_options(a, r, e) || check_method(a, r, e) ? -1 : 0;
 }
 
-/* What --rates does not look at. An option that was not given has its row's own text. */
-static int check_rates(const Arguments *a, Err *e)
+/* Refuses options that are not among `read` (bits). One that was not given has its row's text. */
+static int check_read(const Arguments *a, unsigned read, const char *with, Err *e)
 {
-    const unsigned read = 1u << OPT_COLUMNS | 1u << OPT_WHERE | 1u << OPT_RATES | 1u << OPT_JSON;
     for (int i = 0; command_fit.option[i].name; i++) {
         const OptionRow *o = &command_fit.option[i];
         bool given = o->kind == OPTION_FLAG ? a->number[i] != 0 : a->text[i] != o->initial;
-        if (given && !(read >> i & 1)) return err_set(e, "%s does nothing with --rates", o->name);
+        if (given && !(read >> i & 1))
+            return err_set(e, "%s does nothing with %s", o->name, with);
     }
     return 0;
 }
 
 /* --rates: laws of the rate and the batch in place of the loss's. */
-static int run_rates(const Arguments *a, Err *e)
+static int run_rates(const Arguments *a, const char *source, Err *e)
 {
     const char *n = a->text[OPT_RATES];
     int code = EXIT_FAILED;
@@ -188,13 +220,14 @@ static int run_rates(const Arguments *a, Err *e)
         err_hint(e, "N (activated parameters) or N_total");
         return EXIT_MISUSE;
     }
-    if (check_rates(a, e)) return EXIT_MISUSE;
+    const unsigned read = 1u << OPT_COLUMNS | 1u << OPT_WHERE | 1u << OPT_RATES | 1u << OPT_JSON;
+    if (check_read(a, read, "--rates", e)) return EXIT_MISUSE;
     RatesAnswer *answer = calloc(1, sizeof *answer);
     if (!answer) {
         err_set(e, "out of memory");
         return EXIT_FAILED;
     }
-    if (!rates_answer_make(answer, a->free[0], a->text[OPT_COLUMNS], a->text[OPT_WHERE],
+    if (!rates_answer_make(answer, source, a->text[OPT_COLUMNS], a->text[OPT_WHERE],
                            !strcmp(n, "N_total"), e)) {
         if (a->number[OPT_JSON]) {
             code = json_out_print(rates_answer_json(answer), e);
@@ -206,6 +239,30 @@ static int run_rates(const Arguments *a, Err *e)
     rates_answer_clear(answer);
     free(answer);
     return code;
+}
+
+/* --published: a law that needs no runs. */
+static int run_published(const Arguments *a, Err *e)
+{
+    const unsigned read = 1u << OPT_PUBLISHED | 1u << OPT_BUDGET | 1u << OPT_JSON;
+    const PublishedLaw *p = published_find(a->text[OPT_PUBLISHED]);
+    double budget = a->real[OPT_BUDGET];
+    if (!p) {
+        err_set(e, "--published '%.100s': no such law", a->text[OPT_PUBLISHED]);
+        err_hint(e, "hunyuan");
+    } else if (a->n_free) {
+        err_set(e, "--published reads no runs, but is given '%.200s'", a->free[0]);
+        err_hint(e, "isomoe fit --published %s --budget C", p->name);
+    } else if (!a->text[OPT_BUDGET]) {
+        err_set(e, "--published needs --budget, in FLOPs");
+    } else if (!(budget > 0)) {
+        err_set(e, "--budget %g: must be above 0", budget);
+    } else if (!check_read(a, read, "--published", e)) {
+        if (a->number[OPT_JSON]) return json_out_print(published_answer_json(p, budget), e);
+        published_answer_print(p, budget, stdout);
+        return stdout_finish(e);
+    }
+    return EXIT_MISUSE;
 }
 
 typedef struct Told { /* what stderr has been told */
@@ -232,9 +289,18 @@ static int run(const Arguments *a, Err *e)
 {
     FitRequest r;
     Told told = {0};
+    char source[IO_PATH_MAX];
     int code = EXIT_FAILED;
-    if (a->text[OPT_RATES]) return run_rates(a, e);
-    if (read_request(a, &r, e)) return EXIT_MISUSE;
+    if (a->text[OPT_PUBLISHED]) return run_published(a, e);
+    if (!a->n_free) {
+        err_set(e, "fit: needs a file or a sweep's folder");
+        err_hint(e, "isomoe fit %s, or isomoe fit --published hunyuan --budget C",
+                 command_fit.usage);
+        return EXIT_MISUSE;
+    }
+    if (ledger_folder(a->free[0], source, sizeof source, e)) return EXIT_FAILED;
+    if (a->text[OPT_RATES]) return run_rates(a, source, e);
+    if (read_request(a, source, &r, e)) return EXIT_MISUSE;
     r.progress = tell;
     r.progress_self = &told;
     FitAnswer *answer = calloc(1, sizeof *answer);
@@ -257,7 +323,7 @@ static int run(const Arguments *a, Err *e)
 
 const CommandRow command_fit = {
     "fit", "FILE|FOLDER",
-    "a scaling law from the runs of a CSV file or a sweep, with intervals; the best N and D", 1, 1,
+    "a scaling law from the runs of a CSV file or a sweep, with intervals; the best N and D", 0, 1,
     {{"--method", OPTION_TEXT, "varpro", "varpro, huber, parabola or akima"},
      {"--delta", OPTION_FLOAT, NULL, "where huber's loss becomes linear, in ln L (default 1e-3)"},
      {"--form", OPTION_TEXT, NULL, "the law (default chinchilla); an unknown name lists them"},
@@ -273,6 +339,9 @@ const CommandRow command_fit = {
      {"--at", OPTION_TEXT, NULL, "experts=8,..: of the forecast (default: the largest run's);"
       " D=TOKENS of a form without D"},
      {"--bootstrap", OPTION_INT, NULL, "resampled fits for intervals (default 1000); 0: none"},
+     {"--resample", OPTION_TEXT, NULL, "what they are of: residuals (default), cases,"
+      " cases-within-budgets, or noise (where it is known; the default with --weights noise)"},
+     {"--interval", OPTION_TEXT, NULL, "student (default), percentile or bca"},
      {"--level", OPTION_FLOAT, "0.9", "of the intervals"},
      {"--backtest", OPTION_FLAG, NULL, "predict large budgets from small ones"},
      {"--seed", OPTION_INT, "0", "of starts and of resampling"},
@@ -281,6 +350,8 @@ const CommandRow command_fit = {
       " B_crit(L), instead of the loss"},
      {"--weights", OPTION_TEXT, NULL, "noise: runs weigh 1 / noise^2, of the column noise or of"
       " runs that differ by their seed alone (default: all the same)"},
+     {"--published", OPTION_TEXT, NULL, "hunyuan: the best N and D of --budget by that law alone;"
+      " no FILE"},
      {"--json", OPTION_FLAG, NULL, "print JSON"}},
     run,
 };

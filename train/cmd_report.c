@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "scaling/ledger.h"
 #include "train/command.h"
 #include "train/json_out.h"
 #include "train/report.h"
@@ -95,9 +96,9 @@ static int report_study(const Arguments *a, const char *folder, Err *e)
 static int run(const Arguments *a, Err *e)
 {
     char folder[IO_PATH_MAX], ledger[IO_PATH_MAX];
-    snprintf(folder, sizeof folder, "%s", a->free[0]);
-    for (size_t n = strlen(folder); n > 1 && folder[n - 1] == '/'; n--) folder[n - 1] = 0;
-    if (io_join(ledger, folder, "ledger.sqlite", e)) return EXIT_FAILED;
+    if (ledger_folder(a->free[0], folder, sizeof folder, e) ||
+        io_join(ledger, folder, "ledger.sqlite", e))
+        return EXIT_FAILED;
     return io_exists(ledger) ? report_study(a, folder, e) : report_run(a, folder, e);
 }
 

@@ -20,11 +20,29 @@ int answer_method_find(const char *name)
     return -1;
 }
 
+static const struct {
+    const char *name;
+    BootScheme scheme;
+    bool stratified;
+} resamples[ANSWER_RESAMPLES] = {[ANSWER_RESIDUALS] = {"residuals", BOOT_RESIDUALS, false},
+                                 [ANSWER_CASES] = {"cases", BOOT_CASES, false},
+                                 [ANSWER_CASES_WITHIN] = {"cases-within-budgets", BOOT_CASES, true},
+                                 [ANSWER_NOISE] = {"noise", BOOT_NOISE, false}};
+
+const char *answer_resample_name(AnswerResample r) { return resamples[r].name; }
+
+int answer_resample_find(const char *name)
+{
+    for (int i = 0; i < ANSWER_RESAMPLES; i++)
+        if (!strcmp(resamples[i].name, name)) return i;
+    return -1;
+}
+
 FitRequest fit_request_defaults(const char *source)
 {
     FitRequest r = {.source = source, .law = law_at(0), .delta = 1e-3, .fixed_e = NAN,
                     .cost = cost_law_6nd(), .replicates = 1000,
-                    .level = 0.9};
+                    .resample = ANSWER_RESIDUALS, .interval = INTERVAL_STUDENT, .level = 0.9};
     for (int c = 0; c < RUN_COLUMNS; c++) r.at.x[c] = NAN;
     return r;
 }
@@ -367,7 +385,9 @@ static BootOptions boot_options(const FitAnswer *a)
     o.threads = r->threads;
     o.cost = r->cost;
     o.at = r->at;
-    if (r->noise_weights) o.scheme = BOOT_NOISE; /* residuals of unequal noise are no one pool */
+    o.scheme = resamples[r->resample].scheme;
+    o.stratified = resamples[r->resample].stratified;
+    o.interval = r->interval;
     o.progress = r->progress;
     o.progress_self = r->progress_self;
     o.budgets = a->budget > 0;
@@ -418,10 +438,25 @@ static int make_intervals(FitAnswer *a, Err *e)
     return rc;
 }
 
+/* What is resampled, where that depends on the runs; before any fit. Err: noise is not known. */
+static int check_resample(FitAnswer *a, Err *e)
+{
+    FitRequest *r = &a->request;
+    /* residuals of unequal noise are no one pool */
+    if (r->noise_weights && r->resample == ANSWER_RESIDUALS) r->resample = ANSWER_NOISE;
+    if (r->resample != ANSWER_NOISE || !r->replicates || is_curves(r->method)) return 0;
+    double *sd = malloc(((size_t)a->runs.rows + 1) * sizeof *sd);
+    int rc = sd ? run_noise_sd(&a->runs, sd, e) : err_set(e, "out of memory");
+    free(sd);
+    return rc;
+}
+
 /* From all runs, sorted, to the answer. */
 static int answer(FitAnswer *out, Err *e)
 {
-    if (check_runs(out, out->request.fixed_e, e) || fit_answer_cost(out, e)) return -1;
+    if (check_runs(out, out->request.fixed_e, e) || check_resample(out, e) ||
+        fit_answer_cost(out, e))
+        return -1;
     fill_request(out);
     if (fit_main(out, e)) return -1;
     if (out->main.outside &&

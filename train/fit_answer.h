@@ -23,6 +23,15 @@ typedef enum AnswerCost {
     ANSWER_COST_NAMED  /* FitRequest.cost as it is */
 } AnswerCost;
 
+/* What resampled fits are of: the schemes of bootstrap.h. */
+typedef enum AnswerResample {
+    ANSWER_RESIDUALS,    /* of runs that weigh 1 / noise^2: ANSWER_NOISE */
+    ANSWER_CASES,
+    ANSWER_CASES_WITHIN, /* cases, within budgets */
+    ANSWER_NOISE,
+    ANSWER_RESAMPLES
+} AnswerResample;
+
 typedef struct FitRequest {
     const char *source;   /* a CSV file, or a sweep's folder */
     const char *mapping;  /* of a file's columns, or NULL */
@@ -39,6 +48,8 @@ typedef struct FitRequest {
     LawPoint at;          /* experts, granularity, sparsity of the forecast, D of a law without it;
                              NaN: those of the largest run */
     int replicates;       /* of the bootstrap; 0: no intervals */
+    AnswerResample resample; /* of laws; curves have their own intervals */
+    IntervalMethod interval; /* from the replicates, of laws */
     double level;         /* of intervals, in (0, 1) */
     uint64_t seed;
     int threads;          /* 0: all */
@@ -47,7 +58,8 @@ typedef struct FitRequest {
     void *progress_self;
 } FitRequest;
 
-/* Varpro, chinchilla, delta 1e-3, E free, cost of the runs, 1000 replicates at 0.9, seed 0. */
+/* Varpro, chinchilla, delta 1e-3, E free, cost of the runs, 1000 replicates at 0.9 of residuals,
+ * studentised, seed 0. */
 FitRequest fit_request_defaults(const char *source);
 
 typedef struct AnswerFit { /* one method on one set of rows */
@@ -130,6 +142,8 @@ typedef struct FitAnswer {
 
 const char *answer_method_name(AnswerMethod m);
 int answer_method_find(const char *name);        /* or -1 */
+const char *answer_resample_name(AnswerResample r); /* "residuals", "cases-within-budgets", .. */
+int answer_resample_find(const char *name);      /* or -1 */
 const char *answer_kind_name(AnswerKind kind);   /* "not_identified", .. */
 
 /* The runs of a CSV file (mapping, where: as runs.h has them), or of a sweep's folder (mapping

@@ -113,7 +113,7 @@ static json_t *intervals_json(const FitAnswer *a)
     if (!a->has_boot) return json_null();
     const Bootstrap *b = &a->boot;
     json_t *out = json_pack("{s:f, s:s, s:s, s:i, s:i}", "level", b->options.level, "scheme",
-                            boot_scheme_name(b->options.scheme), "method",
+                            answer_resample_name(a->request.resample), "method",
                             interval_name(b->options.interval), "replicates",
                             b->options.replicates, "failed", b->failed);
     json_t *at = json_object();

@@ -182,8 +182,9 @@ void fit_answer_print(const FitAnswer *a, FILE *out)
     fprintf(out, "%s: %lld runs, %lld fitted by %s", a->all.source, (long long)a->all.rows,
             (long long)a->runs.rows, answer_method_name(a->request.method));
     if (a->has_boot)
-        fprintf(out, "; %g %% intervals by %d resampled fits (%s)", 100 * a->request.level,
-                a->request.replicates, boot_scheme_name(a->boot.options.scheme));
+        fprintf(out, "; %g %% intervals by %d resampled fits (%s, %s)", 100 * a->request.level,
+                a->request.replicates, answer_resample_name(a->request.resample),
+                interval_name(a->boot.options.interval));
     fputc('\n', out);
     print_warnings(a, out);
     if (a->main.is_law)
