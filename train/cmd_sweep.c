@@ -8,6 +8,7 @@
 
 #include "train/command.h"
 #include "train/json_out.h"
+#include "train/sweep_answer.h"
 #include "train/sweep_check.h"
 #include "train/sweep_print.h"
 
@@ -125,11 +126,12 @@ static int plan_and_run(SweepRun *r, const Arguments *a, Err *e)
     CellList cells = {0};
     int code = EXIT_FAILED;
     r->adapt = !check;
-    if (check && held_out_by_fit(a)) return sweep_check(r, e);
+    if (check && held_out_by_fit(a)) return sweep_answer(r, sweep_check(r, e), e);
     int rc = check ? sweep_held_out(r->s, r->inspector, held_out_size(a), &cells, e)
                    : sweep_cells_of(r->s, r->inspector, r->record->have, r->record->n, &cells, e);
     if (!rc && check) cell_be_recorded(&cells.cell[0], r->record->have, r->record->n);
     if (!rc) code = dry ? dry_run(r, &cells, a, e) : run_study(r, &cells, e);
+    if (!rc && !dry) code = sweep_answer(r, code, e);
     cell_list_clear(&cells);
     return code;
 }

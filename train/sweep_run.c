@@ -291,7 +291,7 @@ static void give_all_cores(DriverOptions *o)
     o->jobs = 1;
 }
 
-int sweep_run(const SweepRun *r, const CellList *cells, Err *e)
+int sweep_run(SweepRun *r, const CellList *cells, Err *e)
 {
     const SweepConfig *s = r->s;
     char program[IO_PATH_MAX];
@@ -301,6 +301,7 @@ int sweep_run(const SweepRun *r, const CellList *cells, Err *e)
                        .time_limit = s->time_limit > 0 ? s->time_limit : -1};
     DriverCalls calls = {.self = (void *)(uintptr_t)r, .more = more, .progress = show};
     int code = EXIT_FAILED;
+    r->ended = false;
     if (check_runnable(r, cells, e)) return EXIT_FAILED;
     for (int i = 0; i < cells->count && !r->adapt; i++)
         log_info("%s: the check is %s: %.6g activated parameters, %.6g tokens%s", s->name,
@@ -317,6 +318,7 @@ int sweep_run(const SweepRun *r, const CellList *cells, Err *e)
         DriverEnd end = driver_run(l, &o, &calls, e);
         if (end == DRIVER_STOPPED) code = EXIT_STOPPED;
         if (end == DRIVER_DONE) code = sum_up(l, r, cells, e);
+        r->ended = end == DRIVER_DONE && code != EXIT_DIVERGED;
     }
     ledger_close(&l);
     return code;
