@@ -280,11 +280,57 @@ static void test_stale(void **state)
     json_decref(report);
 }
 
+/* ---- Times at the start -----------------------------------------------------------------------*/
+
+static Cell cell_of(double C, int64_t steps)
+{
+    return (Cell){.kind = CELL_POINT, .C = C, .own_flops = C, .steps = steps, .batch = 4};
+}
+
+static void test_short(void **state)
+{
+    (void)state;
+    Cell two[] = {cell_of(1e12, 1000), cell_of(2e12, 1000)};
+    CellList list = {.cell = two, .count = 2, .room = 2};
+    assert_true(sweep_measure_is_short(&list)); /* 1.2 % */
+    two[0].steps = two[1].steps = 200;          /* 6 % */
+    assert_false(sweep_measure_is_short(&list));
+    two[1] = cell_of(2e12, 400);                /* one size of 5e9 FLOPs a step: 2 % */
+    assert_true(sweep_measure_is_short(&list));
+    snprintf(two[0].left_out, sizeof two[0].left_out, "no");
+    assert_true(sweep_measure_is_short(&list)); /* 3 % of what is run */
+    two[0] = cell_of(1e20, 100000);             /* a study for GPUs */
+    assert_false(sweep_measure_is_short(&list));
+}
+
+/* A study that begins knows its times before its first cell has run; not where they are not wanted,
+ * and one that goes on measures nothing. */
+static void test_measured(void **state)
+{
+    (void)state;
+    const char *study = write_study();
+#define LONGER "sweep.adaptive=0", "batch.value=64", "sweep.budgets=5e9"
+    RUN_CODE(0, "sweep", study, LONGER, out_of("timed"));
+    assert_has(program_err, "s a step");
+    assert_true(io_exists(at("timed/measured.json")));
+    Ledger *l = open_ledger(at("timed"));
+    assert_true(ask(l, "SELECT count(*) FROM cell WHERE estimate > 0") > 0);
+    ledger_close(&l);
+    assert_int_equal(remove(at("timed/measured.json")), 0);
+    RUN_CODE(0, "sweep", study, LONGER, out_of("timed"));
+    assert_false(io_exists(at("timed/measured.json")));
+    RUN_CODE(0, "sweep", study, LONGER, out_of("untimed"), "--no-measure");
+    assert_false(io_exists(at("untimed/measured.json")));
+    RUN_CODE(0, "sweep", study, LONGER, out_of("unwanted"), "sweep.measure=false");
+    assert_false(io_exists(at("unwanted/measured.json")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model), cmocka_unit_test(test_brackets),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_stale),
+        cmocka_unit_test(test_short), cmocka_unit_test(test_measured),
     };
     return cmocka_run_group_tests(tests, begin_all, help_end);
 }
