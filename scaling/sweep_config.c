@@ -61,6 +61,8 @@ static const ConfRow own_rows[] = {
      "factors on the rate for checks beside each budget's middle size: \"0.5, 2\""},
     {"sweep.force", CONF_BOOL, AT(force), "false", 1, 0, NULL,
      "cells are run though a law was bent beyond limits.ratio"},
+    {"sweep.measure", CONF_BOOL, AT(measure), "true", 1, 0, NULL,
+     "ten steps of each size are timed before the first cell runs, where that is little work"},
     {"sweep.jobs", CONF_INT, AT(jobs), "1", 1, 4096, NULL, "cells at a time"},
     {"sweep.cores", CONF_INT, AT(cores), "1", 1, 4096, NULL, "cores of a cell"},
     {"sweep.tries", CONF_INT, AT(tries), "3", 1, 100, NULL,

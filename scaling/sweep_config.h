@@ -72,6 +72,7 @@ struct SweepConfig {
     double warmup;                 /* part of a size's shortest run; 0: the base's warmup_steps */
     int check_by;                  /* SweepCheck */
     double held_out;               /* over the largest budget; 0: none */
+    bool measure;                  /* steps of each size are timed before the first cell runs */
     bool force;                    /* ratios beyond limits.ratio are taken */
     int64_t jobs, cores, tries;    /* cells at a time; cores of each; tries of one */
     double time_limit;             /* seconds of a trainer without progress; 0: any */

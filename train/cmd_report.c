@@ -53,8 +53,7 @@ static int report_run(const Arguments *a, const char *folder, Err *e)
     return stdout_finish(e);
 }
 
-/* report.html, report.json and plots/ into the folder `to`. */
-static int write_study(const Study *s, const char *to, Err *e)
+int study_write(const Study *s, const char *to, Err *e)
 {
     char path[IO_PATH_MAX];
     size_t size;
@@ -88,7 +87,7 @@ static int report_study(const Arguments *a, const char *folder, Err *e)
     r.backtest = replicates > 0;
     r.force = true; /* a cost law beyond its range is said, and nothing withheld */
     int rc = study_read(&s, &r, e);
-    if (!rc) rc = write_study(&s, a->text[OPT_OUT] ? a->text[OPT_OUT] : folder, e);
+    if (!rc) rc = study_write(&s, a->text[OPT_OUT] ? a->text[OPT_OUT] : folder, e);
     study_clear(&s);
     return rc ? EXIT_FAILED : stdout_finish(e);
 }

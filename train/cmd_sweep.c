@@ -8,10 +8,12 @@
 
 #include "train/command.h"
 #include "train/json_out.h"
+#include "train/sweep_answer.h"
 #include "train/sweep_check.h"
 #include "train/sweep_print.h"
 
-enum { OPT_DRY_RUN, OPT_JSON, OPT_MEASURE, OPT_JOBS, OPT_LAUNCH, OPT_FORCE, OPT_HELD_OUT, OPTIONS };
+enum { OPT_DRY_RUN, OPT_JSON, OPT_MEASURE, OPT_JOBS, OPT_LAUNCH, OPT_FORCE, OPT_HELD_OUT,
+       OPT_NO_MEASURE, OPTIONS };
 enum { SWEEP_JOBS = 4096 };
 
 /* What is asked for; masks. */
@@ -47,6 +49,7 @@ static int check_options(const Arguments *a, int what, Err *e)
         [OPT_LAUNCH] = {DO_RUN | DO_PLAN, "a study"},
         [OPT_FORCE] = {DO_RUN | DO_PLAN, "a study"},
         [OPT_HELD_OUT] = {DO_RUN | DO_PLAN, "a study"},
+        [OPT_NO_MEASURE] = {DO_RUN, "a study that is run"},
     };
     const char *launch = a->text[OPT_LAUNCH];
     for (int i = 0; i < OPTIONS; i++) {
@@ -125,11 +128,12 @@ static int plan_and_run(SweepRun *r, const Arguments *a, Err *e)
     CellList cells = {0};
     int code = EXIT_FAILED;
     r->adapt = !check;
-    if (check && held_out_by_fit(a)) return sweep_check(r, e);
+    if (check && held_out_by_fit(a)) return sweep_answer(r, sweep_check(r, e), e);
     int rc = check ? sweep_held_out(r->s, r->inspector, held_out_size(a), &cells, e)
                    : sweep_cells_of(r->s, r->inspector, r->record->have, r->record->n, &cells, e);
     if (!rc && check) cell_be_recorded(&cells.cell[0], r->record->have, r->record->n);
     if (!rc) code = dry ? dry_run(r, &cells, a, e) : run_study(r, &cells, e);
+    if (!rc && !dry) code = sweep_answer(r, code, e);
     cell_list_clear(&cells);
     return code;
 }
@@ -164,6 +168,7 @@ static int run_sweep(Study *y, const Arguments *a, Err *e)
     const char *launch = a->text[OPT_LAUNCH] ? a->text[OPT_LAUNCH] : "local";
     if (sweep_config_read(s, a->free[0], a->free + 1, a->n_free - 1, e)) return EXIT_FAILED;
     if (a->number[OPT_FORCE]) s->force = true;
+    if (a->number[OPT_NO_MEASURE]) s->measure = false;
     if (a->text[OPT_JOBS]) s->jobs = a->number[OPT_JOBS];
     y->source.base = s->base;
     /* a plan is printed whatever became of an earlier one's record */
@@ -202,6 +207,7 @@ const CommandRow command_sweep = {
      {"--launch", OPTION_TEXT, NULL, "how cells are started: local (default), mpi, srun or sbatch"},
      {"--force", OPTION_FLAG, NULL, "run cells that bend a law beyond limits.ratio"},
      {"--held-out", OPTION_TEXT, NULL, "fit: fit the study, run the check at sweep.held_out with "
-      "the best model and set its loss beside the forecast; or so many activated parameters"}},
+      "the best model and set its loss beside the forecast; or so many activated parameters"},
+     {"--no-measure", OPTION_FLAG, NULL, "do not time steps of each size before the first cell"}},
     run,
 };

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
+#include "train/sweep_answer.h"
 #include "train/sweep_check.h"
 
 /* ---- Cells ------------------------------------------------------------------------------------*/
@@ -275,6 +277,21 @@ static int read_forecasts(Study *s, Ledger *l, Err *e)
     return 0;
 }
 
+/* That of other points than these says nothing. */
+static int read_answer(Study *s, Ledger *l, uint64_t hash, Err *e)
+{
+    char *text = NULL, now[HASH_HEX];
+    if (ledger_note_get(l, SWEEP_ANSWER_KEY, &text, e)) return -1;
+    s->answer = text ? json_loads(text, 0, NULL) : NULL;
+    free(text);
+    const char *of = json_string_value(json_object_get(s->answer, "data_hash"));
+    hash_hex(hash, now);
+    if (of && !strcmp(of, now)) return 0;
+    json_decref(s->answer);
+    s->answer = NULL;
+    return 0;
+}
+
 int study_read(Study *s, const FitRequest *request, Err *e)
 {
     RunTable all = {0};
@@ -287,6 +304,7 @@ int study_read(Study *s, const FitRequest *request, Err *e)
     if (!rc) rc = ledger_cells(l, &s->cell, &s->cells, e);
     if (!rc) rc = read_name(s, l, e);
     if (!rc) rc = read_forecasts(s, l, e) || ledger_critical_get(l, &s->critical, e) ? -1 : 0;
+    if (!rc) rc = read_answer(s, l, all.hash, e);
     ledger_close(&l);
     if (!rc) rc = count_cells(s, e);
     s->pace = rc ? NAN : find_pace(s);
@@ -313,5 +331,6 @@ void study_clear(Study *s)
     free(s->rates);
     free(s->compare);
     json_decref(s->origin);
+    json_decref(s->answer);
     *s = (Study){0};
 }

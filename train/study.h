@@ -74,6 +74,8 @@ typedef struct Study {
     int compares;
     json_t *origin;         /* {"code": {"v1.0": 12, ..}, ..}: what runs' records say, and how many
                                of them */
+    json_t *answer;         /* owned: what the sweep's end kept about just these points: the model
+                               to train, brackets (sweep_answer.h); NULL: nothing */
     double level;           /* of all intervals */
     uint64_t hash;          /* of the numbers of all done points, in canonical order */
 } Study;
@@ -86,6 +88,10 @@ void study_clear(Study *s);
 /* The page; the same as JSON (new reference; NULL: no memory). */
 void study_html(FILE *out, const Study *s);
 json_t *study_json(const Study *s);
+
+/* report.html, report.json and plots/ into the folder `to`, and a line about them to stdout:
+ * cmd_report.c. */
+int study_write(const Study *s, const char *to, Err *e);
 
 /* ---- Charts -----------------------------------------------------------------------------------*/
 
@@ -124,5 +130,6 @@ int study_beside(Study *s, Err *e);
 void study_ledger_table(FILE *out, const Study *s);
 void study_fit_tables(FILE *out, const Study *s, int group);
 void study_beside_tables(FILE *out, const Study *s);
+void study_train_section(FILE *out, const Study *s); /* the model to train */
 
 #endif

@@ -123,6 +123,24 @@ static void group_warnings(FILE *out, const StudyGroup *g)
     if (a->no_forecast[0]) warning(out, g->name, "no forecast", a->no_forecast);
 }
 
+/* Why a budget's least loss has no two sizes on each side, as the sweep's end found it. */
+static void bracket_warnings(FILE *out, const Study *s)
+{
+    size_t i;
+    json_t *b;
+    char text[2 * STUDY_WHY], number[PLOT_NUMBER];
+    json_array_foreach(json_object_get(s->answer, "brackets"), i, b) {
+        const char *why = json_string_value(json_object_get(b, "why"));
+        const char *variant = json_string_value(json_object_get(b, "variant"));
+        if (!why) continue;
+        snprintf(text, sizeof text, "%s FLOPs: %d sizes below the least loss, %d above: %s",
+                 plot_flops(number, json_number_value(json_object_get(b, "budget"))),
+                 (int)json_integer_value(json_object_get(b, "below")),
+                 (int)json_integer_value(json_object_get(b, "above")), why);
+        warning(out, variant ? variant : "", "not bracketed", text);
+    }
+}
+
 static void warnings(FILE *out, const Study *s)
 {
     static const CellState bad[] = {STATE_DIVERGED, STATE_FAILED, STATE_PREEMPTED, STATE_PLANNED,
@@ -140,6 +158,7 @@ static void warnings(FILE *out, const Study *s)
                  "in the ledger below", s->left_out, s->cells);
         warning(out, "", "left out", text);
     }
+    bracket_warnings(out, s);
     for (int g = 0; g < s->groups; g++) group_warnings(out, &s->group[g]);
     fprintf(out, "<p class=\"none\">Intervals are at %g %%. No other check of <code>isomoe fit"
             "</code> found anything.</p>\n", 100 * s->level);
@@ -252,6 +271,7 @@ void study_html(FILE *out, const Study *s)
     fprintf(out, "<p class=\"lead\">A scaling study: %d cells, C in FLOPs, N in activated "
             "parameters, D in tokens.</p>\n", s->cells);
     tiles(out, s);
+    study_train_section(out, s);
     warnings(out, s);
     for (int g = 0; g < s->groups; g++) group_section(out, s, g);
     rates_section(out, s);

@@ -173,6 +173,13 @@ static json_t *conventions_json(void)
                      "held out, nats a token, without dropped tokens");
 }
 
+/* New reference; null where the sweep has not ended with just these points. */
+static json_t *answer_part(const Study *s, const char *key)
+{
+    json_t *part = json_object_get(s->answer, key);
+    return part ? json_incref(part) : json_null();
+}
+
 json_t *study_json(const Study *s)
 {
     json_t *groups = json_array(), *rates = json_array(), *compares = json_array();
@@ -188,7 +195,9 @@ json_t *study_json(const Study *s)
     int rc = json_object_set_new(out, "ledger", ledger_json(s)) |
              json_object_set_new(out, "groups", groups) |
              json_object_set_new(out, "rates", rates) |
-             json_object_set_new(out, "comparisons", compares);
+             json_object_set_new(out, "comparisons", compares) |
+             json_object_set_new(out, "to_train", answer_part(s, "to_train")) |
+             json_object_set_new(out, "brackets", answer_part(s, "brackets"));
     if (!rc) return out;
     json_decref(out);
     return NULL;

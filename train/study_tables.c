@@ -342,6 +342,22 @@ void study_beside_tables(FILE *out, const Study *s)
     compares(out, s);
 }
 
+/* ---- The model to train -----------------------------------------------------------------------*/
+
+void study_train_section(FILE *out, const Study *s)
+{
+    const json_t *train = json_object_get(s->answer, "to_train");
+    size_t i;
+    json_t *line;
+    if (!train) return;
+    fprintf(out, "<h2>Model to train</h2>\n");
+    json_array_foreach(json_object_get(train, "text"), i, line) {
+        fprintf(out, "<p>");
+        html_string(out, json_string_value(line));
+        fprintf(out, "</p>\n");
+    }
+}
+
 /* ---- The ledger -------------------------------------------------------------------------------*/
 
 /* Everything that is no finished run, with its reason: nothing of it is hidden. */

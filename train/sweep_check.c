@@ -34,6 +34,25 @@ static double loss_of(void *self, const Cell *c)
     return fit_loss(&a->main.fit, &p);
 }
 
+static void add_kind(char *out, size_t room, const char *kind)
+{
+    size_t n = strlen(kind);
+    for (const char *p = out; (p = strstr(p, kind)); p += n)
+        if ((p == out || p[-1] == ' ') && (!p[n] || p[n] == ',')) return;
+    size_t used = strlen(out);
+    snprintf(out + used, room - used, "%s%s", used ? ", " : "", kind);
+}
+
+static void list_warnings(const FitAnswer *a, char *out, size_t room)
+{
+    out[0] = 0;
+    for (int i = 0; i < a->hygiene.count; i++)
+        add_kind(out, room, hygiene_kind_name(a->hygiene.finding[i].kind));
+    for (int i = 0; i < a->warnings; i++)
+        if (!a->warning[i].without)
+            add_kind(out, room, answer_kind_name(a->warning[i].kind));
+}
+
 /* A law knows little of sizes that are far from those it was fitted to. */
 static void warn_of_size(const FitAnswer *a, const Cell *c)
 {
@@ -58,7 +77,10 @@ static int forecast(const SweepRun *r, FitAnswer *a, SweepForecast *out, CellLis
     warn_of_size(a, c);
     if (forecast_at(&a->base, &p, &f, e)) return err_context(e, "%s", s->out);
     *out = (SweepForecast){.C = c->C, .N = c->N, .D = c->D, .loss = f.loss, .level = f.level,
-                           .run = f.run, .runs = a->runs.rows, .data_hash = a->all.hash};
+                           .run = f.run, .runs = a->runs.rows, .data_hash = a->all.hash,
+                           .identified = a->main.fit.certificate.identified};
+    list_warnings(a, out->warnings, sizeof out->warnings);
+    out->has_optimum = a->has_forecast && !forecast_at_budget(&a->base, c->C, &out->optimum, NULL);
     memcpy(out->id, c->id, sizeof out->id);
     memcpy(out->name, c->name, sizeof out->name);
     return 0;

@@ -5,7 +5,7 @@
 
 #include <jansson.h>
 
-#include "scaling/interval.h"
+#include "scaling/forecast.h"
 #include "train/sweep_run.h"
 
 typedef struct SweepForecast { /* of one run */
@@ -15,6 +15,10 @@ typedef struct SweepForecast { /* of one run */
     Interval run;         /* that this one run's loss should fall into */
     int64_t runs;         /* that were fitted */
     uint64_t data_hash;   /* of them */
+    Forecast optimum;     /* of the budget, by the cost law */
+    bool has_optimum;
+    bool identified;      /* by the fit's certificate */
+    char warnings[256];   /* kinds of the fit's, each once: "edge, disagree" */
 } SweepForecast;
 
 /* Fits the study of r->s->out (`isomoe fit` without options; of a study with variants the first)

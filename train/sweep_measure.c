@@ -180,6 +180,24 @@ static const Cell *parent_of(const CellList *l, const Cell *c)
     return NULL;
 }
 
+bool sweep_measure_is_short(const CellList *l)
+{
+    double measured = 0, all = 0;
+    for (int i = 0; i < l->count; i++) {
+        const Cell *c = &l->cell[i];
+        double step = c->C / (double)c->steps;
+        bool seen = false;
+        if (c->left_out[0]) continue;
+        for (int j = 0; j < i && !seen; j++) {
+            const Cell *b = &l->cell[j];
+            seen = !b->left_out[0] && b->batch == c->batch && b->C / (double)b->steps == step;
+        }
+        if (!seen) measured += MEASURE_STEPS * step;
+        all += c->own_flops;
+    }
+    return measured <= SWEEP_MEASURE_FLOPS && measured <= SWEEP_MEASURE_SHARE * all;
+}
+
 int sweep_times_kept(const SweepConfig *s, CellList *l, Err *e)
 {
     return sweep_measure(s, NULL, l, e);

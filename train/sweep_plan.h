@@ -43,4 +43,9 @@ int sweep_times_kept(const SweepConfig *s, CellList *l, Err *e);
  * by the same code on the same machine are kept in FOLDER/measured.json and not made again. */
 int sweep_measure(const SweepConfig *s, const char *program, CellList *l, Err *e);
 
+/* Is that little work: under a twentieth of the study's FLOPs, and no study for GPUs? */
+#define SWEEP_MEASURE_SHARE 0.05
+#define SWEEP_MEASURE_FLOPS 5e12 /* one or two minutes of two cores */
+bool sweep_measure_is_short(const CellList *l);
+
 #endif

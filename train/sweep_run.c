@@ -282,6 +282,20 @@ static int enter(Ledger *l, const SweepRun *r, const CellList *cells, Err *e)
     return 0;
 }
 
+/* Times the steps of a study that begins, for the first estimate of its end; what goes wrong is no
+ * error of the study. The ledger takes the times from OUT/measured.json. */
+static void measure_first(const SweepRun *r, const char *program, const CellList *cells)
+{
+    CellList list = {0};
+    Err e = {0};
+    int rc = 0;
+    if (!r->s->measure || !r->adapt || r->record->n || !sweep_measure_is_short(cells)) return;
+    for (int i = 0; i < cells->count && !rc; i++) rc = cell_list_add(&list, &cells->cell[i], &e);
+    if (!rc) rc = sweep_measure(r->s, program, &list, &e);
+    if (rc) log_warn("the time that is left is not known yet: %s", e.message);
+    cell_list_clear(&list);
+}
+
 /* A check runs alone, on all the cores that the study had, as far as there are as many. */
 static void give_all_cores(DriverOptions *o)
 {
@@ -291,7 +305,7 @@ static void give_all_cores(DriverOptions *o)
     o->jobs = 1;
 }
 
-int sweep_run(const SweepRun *r, const CellList *cells, Err *e)
+int sweep_run(SweepRun *r, const CellList *cells, Err *e)
 {
     const SweepConfig *s = r->s;
     char program[IO_PATH_MAX];
@@ -301,6 +315,7 @@ int sweep_run(const SweepRun *r, const CellList *cells, Err *e)
                        .time_limit = s->time_limit > 0 ? s->time_limit : -1};
     DriverCalls calls = {.self = (void *)(uintptr_t)r, .more = more, .progress = show};
     int code = EXIT_FAILED;
+    r->ended = false;
     if (check_runnable(r, cells, e)) return EXIT_FAILED;
     for (int i = 0; i < cells->count && !r->adapt; i++)
         log_info("%s: the check is %s: %.6g activated parameters, %.6g tokens%s", s->name,
@@ -311,12 +326,14 @@ int sweep_run(const SweepRun *r, const CellList *cells, Err *e)
     if (local && !r->adapt) give_all_cores(&o);
     if (sweep_program(program, e) || io_make_dirs(s->out, e) || keep_base(s, e))
         return EXIT_FAILED;
+    if (local) measure_first(r, program, cells);
     Ledger *l = ledger_open(s->out, false, e);
     if (!l) return EXIT_FAILED;
     if (!enter(l, r, cells, e)) {
         DriverEnd end = driver_run(l, &o, &calls, e);
         if (end == DRIVER_STOPPED) code = EXIT_STOPPED;
         if (end == DRIVER_DONE) code = sum_up(l, r, cells, e);
+        r->ended = end == DRIVER_DONE && code != EXIT_DIVERGED;
     }
     ledger_close(&l);
     return code;

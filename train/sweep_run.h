@@ -22,12 +22,13 @@ typedef struct SweepRun {
     bool adapt;   /* sizes are added until least losses are bracketed; false: a check alone */
     const char *note; /* kept in the ledger under this key and with this text before anything */
     const char *note_text; /* runs; NULL: nothing */
+    bool ended;   /* out: the last sweep_run left nothing to run, and a point is done */
 } SweepRun;
 
 /* Adds the cells to the ledger of s->out, where they are not yet, and runs what is left there.
  * Returns an ExitCode: EXIT_DIVERGED where all points diverged, EXIT_FAILED where a cell failed or
  * no point is done; where no cell can be run, without making the folder. */
-int sweep_run(const SweepRun *r, const CellList *cells, Err *e);
+int sweep_run(SweepRun *r, const CellList *cells, Err *e);
 
 /* `sweep status FOLDER`, `sweep retry|cancel FOLDER [CELL]`; which NULL: all cells. A folder
  * without a ledger is an error. Each returns an ExitCode. */
