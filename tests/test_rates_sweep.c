@@ -132,6 +132,7 @@ static void lines_are_pasted(void **state)
         json_t *a = answer();
         assert_string_equal(text(a, NULL, "N_is"), total ? "N_total_no_embed" : "N_no_embed");
         snprintf(line, sizeof line, "%s\n", text(a, "lr", "yaml"));
+        assert_has(line, ", exp_n: -0.4"); /* not one of D, which is tied to this N alone */
         json_decref(a);
         snprintf(file, sizeof file, "%s", SWEEP_GOOD);
         char *old = strstr(file, "rate: {law: constant, value: 0.003}\n");
