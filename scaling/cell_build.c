@@ -73,6 +73,15 @@ static int64_t warmup_at(const Study *y, const CellSetting *set, int64_t batch)
     return size_max(1, llround((double)set->warmup * (double)set->batch / (double)batch));
 }
 
+CellSetting study_at_batch(const Study *y, CellSetting set, double factor)
+{
+    CellSetting out = set;
+    out.batch_wanted = factor * set.batch_wanted;
+    out.batch = cell_law_legal(out.batch_wanted / (double)y->base.seq_len, batch_unit(y));
+    out.warmup = warmup_at(y, &set, out.batch);
+    return out;
+}
+
 int64_t cell_fall(const Study *y, int64_t steps)
 {
     double cooldown = y->s->cooldown;
@@ -95,13 +104,17 @@ static const char *short_number(char out[32], double value)
 
 void cell_name(char *out, const CellWish *w)
 {
-    char number[32], size[64], mark[VARIANT_NAME + 1] = "", end[32] = "", text[256];
+    char number[32], size[64], mark[VARIANT_NAME + 1] = "", end[48] = "", text[256];
+    size_t used = 0;
     const ModelConfig *c = &w->m->model;
     snprintf(size, sizeof size, "d%lldx%lld-s%lld", (long long)c->d_model,
              (long long)c->n_layers, (long long)w->seed);
     if (w->variant) snprintf(mark, sizeof mark, "@%.*s", VARIANT_NAME - 1, w->variant->name);
     if (w->alone) snprintf(end, sizeof end, "-alone");
-    if (w->rate_factor != 1) snprintf(end, sizeof end, "-r%.4g", w->rate_factor);
+    if (w->batch_factor != 1)
+        used = (size_t)snprintf(end, sizeof end, "-b%.4g", w->batch_factor);
+    if (w->rate_factor != 1)
+        snprintf(end + used, sizeof end - used, "-r%.4g", w->rate_factor);
     const char *front = w->kind == CELL_CHECK && !end[0] ? "check-C" : "C";
     if (w->kind == CELL_TRUNK)
         snprintf(text, sizeof text, "trunk-%s-to%lld%s", size, (long long)w->steps, mark);

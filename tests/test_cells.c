@@ -332,6 +332,44 @@ static void test_batch_variants(void **state)
     cell_list_clear(&l);
 }
 
+/* The grid beside each middle: every batch at every rate, the budget's FLOPs in each. */
+static void test_check_grid(void **state)
+{
+    SweepConfig s;
+    CellList l;
+    (void)state;
+    for (int reuse = 0; reuse < 2; reuse++) {
+        int seen[3][3] = {{0}}, checks = 0;
+        CELLS(&s, &l, "sweep.check_rates=0.5 2", "sweep.check_batches=0.5 2", "sweep.seeds=2",
+              reuse ? "sweep.reuse=trunk" : "sweep.reuse=off");
+        for (int i = 0; i < l.count; i++) {
+            const Cell *c = &l.cell[i];
+            if (c->kind != CELL_CHECK) continue;
+            if (c->left_out[0]) fail_msg("%s: %s", c->name, c->left_out);
+            assert_true(!c->parent[0] && c->seed == 1 && fabs(c->C / c->budget - 1) <= 0.005);
+            int b = c->batch == 4 ? 1 : c->batch == 16 ? 2 : 0;
+            int r = c->lr == 0.0015 ? 1 : c->lr == 0.006 ? 2 : 0;
+            assert_true(b || c->batch == 8);
+            assert_true(r || c->lr == 0.003);
+            assert_true((strstr(c->name, "-b") != NULL) == (b > 0));
+            assert_true((strstr(c->name, "-r") != NULL) == (r > 0));
+            seen[b][r]++;
+            checks++;
+        }
+        assert_int_equal(checks, 8 * s.n_budgets);
+        for (int i = 1; i < 9; i++) assert_int_equal(seen[i / 3][i % 3], s.n_budgets);
+        for (int i = 0; i < l.count; i++)
+            for (int k = 0; k < i; k++) assert_string_not_equal(l.cell[i].id, l.cell[k].id);
+        cell_list_clear(&l);
+    }
+    CELLS(&s, &l, "sweep.check_batches=1.05");
+    int own = 0;
+    for (int i = 0; i < l.count; i++)
+        own += strstr(l.cell[i].left_out, "1.05 times the law's is the point's own") != NULL;
+    assert_int_equal(own, s.n_budgets);
+    cell_list_clear(&l);
+}
+
 /* An identity follows from what decides the result, and from nothing else. */
 static void test_identity(void **state)
 {
@@ -549,7 +587,7 @@ int main(void)
         cmocka_unit_test(test_laws),     cmocka_unit_test(test_batches),
         cmocka_unit_test(test_limits),   cmocka_unit_test(test_refused),
         cmocka_unit_test(test_study),    cmocka_unit_test(test_identity),
-        cmocka_unit_test(test_batch_variants),
+        cmocka_unit_test(test_batch_variants), cmocka_unit_test(test_check_grid),
         cmocka_unit_test(test_held_out),
         cmocka_unit_test(test_experts), cmocka_unit_test(test_force_on_record),
         cmocka_unit_test(test_held_out_best),
