@@ -66,6 +66,22 @@ CellSetting study_setting(const Study *y, const FamilyModel *m, double D_low, do
     return set;
 }
 
+/* The same tokens of warm-up at another batch; the base's own number of steps stays. */
+static int64_t warmup_at(const Study *y, const CellSetting *set, int64_t batch)
+{
+    if (!(y->s->warmup > 0)) return set->warmup;
+    return size_max(1, llround((double)set->warmup * (double)set->batch / (double)batch));
+}
+
+CellSetting study_at_batch(const Study *y, CellSetting set, double factor)
+{
+    CellSetting out = set;
+    out.batch_wanted = factor * set.batch_wanted;
+    out.batch = cell_law_legal(out.batch_wanted / (double)y->base.seq_len, batch_unit(y));
+    out.warmup = warmup_at(y, &set, out.batch);
+    return out;
+}
+
 int64_t cell_fall(const Study *y, int64_t steps)
 {
     double cooldown = y->s->cooldown;
@@ -88,13 +104,17 @@ static const char *short_number(char out[32], double value)
 
 void cell_name(char *out, const CellWish *w)
 {
-    char number[32], size[64], mark[VARIANT_NAME + 1] = "", end[32] = "", text[256];
+    char number[32], size[64], mark[VARIANT_NAME + 1] = "", end[48] = "", text[256];
+    size_t used = 0;
     const ModelConfig *c = &w->m->model;
     snprintf(size, sizeof size, "d%lldx%lld-s%lld", (long long)c->d_model,
              (long long)c->n_layers, (long long)w->seed);
     if (w->variant) snprintf(mark, sizeof mark, "@%.*s", VARIANT_NAME - 1, w->variant->name);
     if (w->alone) snprintf(end, sizeof end, "-alone");
-    if (w->rate_factor != 1) snprintf(end, sizeof end, "-r%.4g", w->rate_factor);
+    if (w->batch_factor != 1)
+        used = (size_t)snprintf(end, sizeof end, "-b%.4g", w->batch_factor);
+    if (w->rate_factor != 1)
+        snprintf(end + used, sizeof end - used, "-r%.4g", w->rate_factor);
     const char *front = w->kind == CELL_CHECK && !end[0] ? "check-C" : "C";
     if (w->kind == CELL_TRUNK)
         snprintf(text, sizeof text, "trunk-%s-to%lld%s", size, (long long)w->steps, mark);
@@ -215,8 +235,8 @@ void cell_experts(const ModelConfig *m, Cell *c)
     c->sparsity = moe ? (E - k) / (E + shared) : 0;
 }
 
-/* Numbers of the cell's configuration. */
-static int fill(const Study *y, const CellFacts *f, Cell *c, Err *e)
+/* Numbers of the cell's configuration; *out: what laws read of it. */
+static int fill(const Study *y, const CellFacts *f, Cell *c, RatePoint *out, Err *e)
 {
     ParamCount n;
     if (count_params(&f->model, &n, e)) return -1;
@@ -236,17 +256,20 @@ static int fill(const Study *y, const CellFacts *f, Cell *c, Err *e)
     RatePoint at = cell_law_point(&n, c->D, c->C, (double)f->batch * (double)f->seq_len);
     c->lr_law_ratio = f->lr / cell_law_rate(y->s, &at);
     c->batch_law_ratio = at.batch / cell_law_batch(y->s, &at);
+    *out = at;
     return 0;
 }
 
-/* Why a cell with its numbers is not run. */
-static void judge(const Study *y, const CellWish *w, const CellFacts *f, Cell *c)
+/* Why a cell with its numbers is not run. The laws are held to the rate and the batch that they
+ * gave the size: a variant's own are meant. */
+static void judge(const Study *y, const CellWish *w, RatePoint at, Cell *c)
 {
     const SweepConfig *s = y->s;
-    double deviation = c->C / w->budget - 1, tokens = (double)c->batch * (double)c->seq_len;
+    double deviation = c->C / w->budget - 1, tokens = (double)w->set.batch * (double)c->seq_len;
     double rounded = factor_apart(tokens / w->set.batch_wanted);
-    double rate = c->lr_law_ratio * w->set.lr / f->lr; /* a variant's own rate is meant */
-    double bent = fmax(factor_apart(rate), factor_apart(c->batch_law_ratio));
+    at.batch = tokens;
+    double rate = w->set.lr / cell_law_rate(s, &at), batch = tokens / cell_law_batch(s, &at);
+    double bent = fmax(factor_apart(rate), factor_apart(batch));
     bool point = w->kind == CELL_POINT;
     char human[ARENA_HUMAN];
     if (w->kind != CELL_TRUNK) cell_limit(y, w->m, c->D, c->left_out);
@@ -262,8 +285,7 @@ static void judge(const Study *y, const CellWish *w, const CellFacts *f, Cell *c
     else if (point && bent > s->limits.ratio && !s->force)
         snprintf(c->left_out, sizeof c->left_out,
                  "rate %.3g and batch %.3g times what the laws say for it alone: beyond "
-                 "limits.ratio %g (sweep.force)", rate, c->batch_law_ratio,
-                 s->limits.ratio);
+                 "limits.ratio %g (sweep.force)", rate, batch, s->limits.ratio);
     else if (s->limits.memory > 0 && (double)c->memory > s->limits.memory)
         snprintf(c->left_out, sizeof c->left_out, "needs %s of memory, above limits.memory",
                  arena_human(human, c->memory));
@@ -274,13 +296,16 @@ int cell_build(const Study *y, const CellWish *w, Cell *c, Err *e)
     *c = (Cell){.kind = w->kind, .budget = w->budget, .seed = w->seed, .seconds = NAN};
     cell_name(c->name, w);
     CellFacts f = {.model = w->m->model, .seq_len = y->base.seq_len, .batch = w->set.batch};
+    CellWish same = *w; /* but for the steps of the warm-up */
+    RatePoint at;
     for (int pass = 0; pass < 3; pass++) { /* a variant may change what a step costs */
         double step = (double)f.batch * (double)count_flops_train(&f.model, f.seq_len);
         int64_t steps = w->kind == CELL_TRUNK ? w->steps
                                               : size_max(1, llround(w->budget / step));
         if (pass && steps == f.steps) break;
         Err refused = {0};
-        if (write_overrides(y, w, steps, c, e)) return -1;
+        same.set.warmup = warmup_at(y, &w->set, f.batch);
+        if (write_overrides(y, &same, steps, c, e)) return -1;
         if (y->i->inspect(y->i->self, c->overrides, &f, &refused)) {
             refused.message[strcspn(refused.message, "\n")] = 0;
             snprintf(c->left_out, sizeof c->left_out, "%.255s", refused.message);
@@ -288,8 +313,8 @@ int cell_build(const Study *y, const CellWish *w, Cell *c, Err *e)
             return 0;
         }
     }
-    if (fill(y, &f, c, e)) return -1;
-    judge(y, w, &f, c);
+    if (fill(y, &f, c, &at, e)) return -1;
+    judge(y, w, at, c);
     set_id(c, f.hash);
     return 0;
 }

@@ -39,6 +39,9 @@ typedef struct CellSetting { /* what all cells of a size have in common */
 CellSetting study_setting(const Study *y, const FamilyModel *m, double D_low, double D_high);
 double study_tokens(const Study *y, const FamilyModel *m, double budget);
 
+/* The same rate at the legal batch nearest to `factor` times the law's. */
+CellSetting study_at_batch(const Study *y, CellSetting set, double factor);
+
 typedef struct CellWish {
     CellKind kind;
     const FamilyModel *m;
@@ -49,6 +52,7 @@ typedef struct CellWish {
     int64_t steps;               /* of a trunk: where it ends */
     double rate_factor;          /* on set.lr; 1 but for checks */
     bool alone;                  /* a point beside its size's trunk: on laws of its own */
+    double batch_factor;         /* set is of this factor on the law's batch; 1 but for checks */
 } CellWish;
 
 /* Fills *c, without parent. A configuration that is refused, or a limit: c->left_out. Err: the

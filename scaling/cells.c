@@ -135,23 +135,44 @@ static int branch_point(FirstPlan *p, const CellWish *w, Chain *chain, Cell *poi
     return 0;
 }
 
-static int add_point(FirstPlan *p, CellWish *w, SizePlan *size, int variant, Err *e)
+static int add_point(FirstPlan *p, const CellWish *wish, SizePlan *size, int variant, Err *e)
 {
     const SweepConfig *s = p->y.s;
     Chain *chain = &size->chain[variant];
+    CellWish w = *wish;
     Cell c;
     if (s->reuse == REUSE_OFF) { /* laws for this cell alone */
-        double D = study_tokens(&p->y, w->m, w->budget);
-        w->set = study_setting(&p->y, w->m, D, D);
+        double D = study_tokens(&p->y, w.m, w.budget);
+        w.set = study_setting(&p->y, w.m, D, D);
     }
-    if (cell_build(&p->y, w, &c, e)) return -1;
-    bool branch = chain->shared && w->seed == s->seed && w->kind == CELL_POINT;
-    if (!c.left_out[0] && branch && branch_point(p, w, chain, &c, e)) return -1;
+    int64_t batch = w.set.batch;
+    if (w.batch_factor != 1) w.set = study_at_batch(&p->y, w.set, w.batch_factor);
+    if (cell_build(&p->y, &w, &c, e)) return -1;
+    if (w.batch_factor != 1 && w.set.batch == batch && !c.left_out[0])
+        snprintf(c.left_out, sizeof c.left_out, "the legal batch nearest to %g times the law's is "
+                 "the point's own", w.batch_factor);
+    bool branch = chain->shared && w.seed == s->seed && w.kind == CELL_POINT;
+    if (!c.left_out[0] && branch && branch_point(p, &w, chain, &c, e)) return -1;
     cell_be_recorded(&c, p->have, p->n_have);
     return cell_list_add(p->out, &c, e);
 }
 
-/* All cells of a size at a budget: variants, seeds, and checks of the rate at the middle. */
+/* Checks beside a point: each batch at each rate, but for the point itself. */
+static int add_checks(FirstPlan *p, const CellWish *point, SizePlan *size, int variant, Err *e)
+{
+    const SweepConfig *s = p->y.s;
+    CellWish w = *point;
+    w.kind = CELL_CHECK;
+    for (int b = -1; b < s->n_check_batches; b++)
+        for (int r = -1; r < s->n_checks; r++) {
+            w.batch_factor = b < 0 ? 1 : s->check_batch[b];
+            w.rate_factor = r < 0 ? 1 : s->check[r];
+            if ((b >= 0 || r >= 0) && add_point(p, &w, size, variant, e)) return -1;
+        }
+    return 0;
+}
+
+/* All cells of a size at a budget: variants, seeds, and checks of rate and batch at the middle. */
 static int add_size(FirstPlan *p, double budget, int k, bool middle, Err *e)
 {
     const SweepConfig *s = p->y.s;
@@ -166,15 +187,11 @@ static int add_size(FirstPlan *p, double budget, int k, bool middle, Err *e)
     if (!size->budgets) set = study_setting(&p->y, size->m, D, D); /* a limit leaves it out */
     for (int v = 0; v < size_max(1, s->n_variants); v++) {
         CellWish w = {CELL_POINT, size->m, set, s->n_variants ? &s->variant[v] : NULL, s->seed,
-                      budget, 0, 1, false};
+                      budget, 0, 1, false, 1};
         for (int i = 0; i < (middle ? (int)s->seeds : 1); i++, w.seed++)
             if (add_point(p, &w, size, v, e)) return -1;
-        w.kind = CELL_CHECK;
         w.seed = s->seed;
-        for (int i = 0; i < (middle ? s->n_checks : 0); i++) {
-            w.rate_factor = s->check[i];
-            if (add_point(p, &w, size, v, e)) return -1;
-        }
+        if (middle && add_checks(p, &w, size, v, e)) return -1;
     }
     return 0;
 }
@@ -240,7 +257,7 @@ static int add_held_out(const Study *y, const FamilyModel *m, double asked, doub
     const SweepConfig *s = y->s;
     double C = held_out_budget(s), D = study_tokens(y, m, C);
     CellWish w = {CELL_CHECK, m, study_setting(y, m, D, D),
-                  s->n_variants ? &s->variant[0] : NULL, s->seed, C, 0, 1, false};
+                  s->n_variants ? &s->variant[0] : NULL, s->seed, C, 0, 1, false, 1};
     Cell c;
     if (cell_build(y, &w, &c, e)) return -1;
     check_distance(s, asked, taken, &c);

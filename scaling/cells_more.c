@@ -25,7 +25,7 @@ typedef struct MorePlan {
 static CellWish wish_of(const MorePlan *p, const FamilyModel *m, double budget, int64_t seed)
 {
     return (CellWish){.kind = CELL_POINT, .m = m, .variant = p->variant, .seed = seed,
-                      .budget = budget, .rate_factor = 1};
+                      .budget = budget, .rate_factor = 1, .batch_factor = 1};
 }
 
 static const LedgerCell *find_named(const MorePlan *p, const char *name, bool left_out)

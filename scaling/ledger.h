@@ -63,6 +63,11 @@ int ledger_cells(Ledger *l, LedgerCell **out, int *count, Err *e);
 /* Done points (CELL_POINT) as a table of runs; checks too if with_checks. */
 int ledger_runs(Ledger *l, bool with_checks, RunTable *out, Err *e);
 
+/* Done points and checks, for laws of rate and batch. merge: runs of variants that
+ * override optim.lr and train.batch alone are named as those without a variant: their model is the
+ * base's. */
+int ledger_rate_runs(Ledger *l, bool merge, RunTable *out, Err *e);
+
 /* Number of cells in each state. */
 int ledger_counts(Ledger *l, int counts[CELL_STATES], Err *e);
 

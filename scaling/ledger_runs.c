@@ -70,6 +70,20 @@ static bool counts(const LedgerCell *c, bool with_checks)
     return c->cell.kind == CELL_POINT || (with_checks && c->cell.kind == CELL_CHECK);
 }
 
+/* A cell without a variant, or of one that changes rate and batch alone: what the variant says
+ * stands behind the study's own overrides, the last of which is the seed. */
+static bool of_base_model(const Cell *c)
+{
+    static const char *const own[] = {"optim.lr=", "train.batch="};
+    const char *p = strstr(c->overrides, "\ntrain.seed=");
+    for (p = p ? strchr(p + 1, '\n') : NULL; p && *(p += strspn(p, "\n")); p += strcspn(p, "\n")) {
+        bool known = false;
+        for (int i = 0; i < 2; i++) known = known || !strncmp(p, own[i], strlen(own[i]));
+        if (!known) return false;
+    }
+    return p != NULL;
+}
+
 static int fill(RunTable *out, const LedgerCell *cells, int n, bool with_checks, Err *e)
 {
     int64_t row = 0;
@@ -86,13 +100,23 @@ static int fill(RunTable *out, const LedgerCell *cells, int n, bool with_checks,
     return 0;
 }
 
-int ledger_runs(Ledger *l, bool with_checks, RunTable *out, Err *e)
+/* Takes the mark of the variant off the names of cells that are of the base's model. */
+static void merge_variants(LedgerCell *cells, int n)
+{
+    for (int i = 0; i < n; i++) {
+        char *mark = strrchr(cells[i].cell.name, '@');
+        if (mark && of_base_model(&cells[i].cell)) *mark = 0;
+    }
+}
+
+static int read_runs(Ledger *l, bool with_checks, bool merge, RunTable *out, Err *e)
 {
     LedgerCell *cells;
     int n;
     int64_t rows = 0;
     unsigned known = always;
     if (ledger_cells(l, &cells, &n, e)) return -1;
+    if (merge) merge_variants(cells, n);
     for (int i = 0; i < n; i++) {
         if (!counts(&cells[i], with_checks)) continue;
         if (isfinite(cells[i].cell.experts)) known |= of_experts; /* not of version 1 */
@@ -106,4 +130,14 @@ int ledger_runs(Ledger *l, bool with_checks, RunTable *out, Err *e)
     }
     free(cells);
     return rc;
+}
+
+int ledger_runs(Ledger *l, bool with_checks, RunTable *out, Err *e)
+{
+    return read_runs(l, with_checks, false, out, e);
+}
+
+int ledger_rate_runs(Ledger *l, bool merge, RunTable *out, Err *e)
+{
+    return read_runs(l, true, merge, out, e);
 }

@@ -59,6 +59,8 @@ static const ConfRow own_rows[] = {
      "loss set beside the forecast | off"},
     {"sweep.check_rates", CONF_TEXT, AT(check_text), "", 1, 0, NULL,
      "factors on the rate for checks beside each budget's middle size: \"0.5, 2\""},
+    {"sweep.check_batches", CONF_TEXT, AT(check_batch_text), "", 1, 0, NULL,
+     "the same for the batch, each at the point's rate and at all of check_rates: a grid"},
     {"sweep.force", CONF_BOOL, AT(force), "false", 1, 0, NULL,
      "cells are run though a law was bent beyond limits.ratio"},
     {"sweep.measure", CONF_BOOL, AT(measure), "true", 1, 0, NULL,
@@ -211,7 +213,9 @@ static int read_list(const char *key, const char *text, double *out, int *n, int
 static int check_lists(SweepConfig *s, Check k)
 {
     if (read_list("sweep.budgets", s->budget_text, s->budget, &s->n_budgets, SWEEP_BUDGETS, k) ||
-        read_list("sweep.check_rates", s->check_text, s->check, &s->n_checks, SWEEP_CHECKS, k))
+        read_list("sweep.check_rates", s->check_text, s->check, &s->n_checks, SWEEP_CHECKS, k) ||
+        read_list("sweep.check_batches", s->check_batch_text, s->check_batch, &s->n_check_batches,
+                  SWEEP_CHECKS, k))
         return -1;
     if (!s->n_budgets) return FAIL(k, "sweep.budgets", "is empty");
     for (int i = 1; i < s->n_budgets; i++)
@@ -260,6 +264,11 @@ static int check_law(SweepLaw *l, const char *section, unsigned asked, Check k)
     for (int i = 0; rate_law_at(i) && !found; i++) {
         size_t n = strlen(names);
         snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", rate_law_at(i)->name);
+    }
+    if (!strcmp(l->name, "fitted")) {
+        FAIL(k, key, "a fitted law is one of power, with its numbers in this file");
+        return err_hint(k.e, "isomoe fit FOLDER --rates N prints the section to paste: "
+                        "%s: {law: power, value: .., exp_n: ..}", section);
     }
     if (!found) return FAIL(k, key, "'%.60s' is none of %s", l->name, names);
     bool constant = !strcmp(l->name, "constant"), power = !strcmp(l->name, "power");

@@ -59,9 +59,11 @@ typedef struct SweepVariant { /* an element of variants: the whole study once mo
 struct SweepConfig {
     char name[CONF_STRING], out[CONF_STRING], base[CONF_STRING];
     char budget_text[CONF_LONG_STRING], check_text[CONF_STRING];
-    int n_budgets, n_checks;       /* of the two lists, as numbers */
+    char check_batch_text[CONF_STRING];
+    int n_budgets, n_checks, n_check_batches; /* of the three lists, as numbers */
     double budget[SWEEP_BUDGETS];  /* FLOPs, rising */
     double check[SWEEP_CHECKS];    /* factors on the rate, run beside each budget's centre */
+    double check_batch[SWEEP_CHECKS]; /* the same on the batch, at all of these rates */
     int64_t sizes;                 /* a budget */
     double spacing;                /* N of neighbouring sizes: this factor apart */
     int64_t seed, seeds;           /* first seed; how many at each budget's centre */

@@ -274,6 +274,102 @@ static void test_study(void **state)
     cell_list_clear(&l);
 }
 
+/* A variant's own batch is meant, like its own rate: the same budget in other steps, with the same
+ * share of them for warm-up; laws that bend a size still keep it out. */
+static void test_batch_variants(void **state)
+{
+    SweepConfig s;
+    CellList l;
+    Err e = {0};
+    char text[4096];
+    int large = 0;
+    (void)state;
+    snprintf(text, sizeof text, "%svariants: [{name: base}, {name: b64, overrides: "
+             "'train.batch=64 optim.lr=0.02'}]\n", SWEEP_GOOD);
+    write_file(at("s.yaml"), text);
+    if (sweep_config_read(&s, at("s.yaml"), NULL, 0, &e)) fail_msg("%s", e.message);
+    plan_cells(&s, &l);
+    for (int i = 0; i < l.count; i++) {
+        const Cell *c = &l.cell[i];
+        char base[CELL_NAME], *mark;
+        if (!strstr(c->name, "@b64") || c->kind == CELL_TRUNK) continue;
+        if (c->left_out[0]) { /* few steps of a large batch may miss the budget, no more */
+            assert_has(c->left_out, "miss the budget by");
+            continue;
+        }
+        snprintf(base, sizeof base, "%s", c->name);
+        mark = strstr(base, "@b64");
+        memcpy(mark, "@base", 6);
+        const Cell *other = cell_by_name(&l, base);
+        assert_non_null(other);
+        assert_int_equal(c->batch, 64);
+        assert_true(fabs((double)other->steps / (8 * (double)c->steps) - 1) < 0.02);
+        CellFacts a, b;
+        SweepSource source = {.base = s.base};
+        CellInspector in = sweep_inspector(&source);
+        if (in.inspect(in.self, c->overrides, &a, &e)) fail_msg("%s", e.message);
+        if (in.inspect(in.self, other->overrides, &b, &e)) fail_msg("%s", e.message);
+        assert_true(labs(8 * a.warmup - b.warmup) <= 4 && a.warmup > 1);
+        large++;
+    }
+    assert_true(large >= 6);
+    cell_list_clear(&l);
+    const char *const surge[] = {"rate.law=surge", "rate.value=0", "rate.eps_max=0.01",
+                                 "rate.b_noise=512"};
+    if (sweep_config_read(&s, at("s.yaml"), surge, 4, &e)) fail_msg("%s", e.message);
+    plan_cells(&s, &l); /* a rate that follows the batch is that of the law's batch */
+    for (int i = 0; i < l.count; i++) assert_null(strstr(l.cell[i].left_out, "limits.ratio"));
+    cell_list_clear(&l);
+    const char *const bent[] = {"batch.law=power", "batch.value=0.006", "batch.exp_d=0.8",
+                                "limits.ratio=1.2", "batch.rounding=3"};
+    if (sweep_config_read(&s, at("s.yaml"), bent, 5, &e)) fail_msg("%s", e.message);
+    plan_cells(&s, &l);
+    int out[2] = {0};
+    for (int i = 0; i < l.count; i++)
+        if (strstr(l.cell[i].left_out, "beyond limits.ratio"))
+            out[strstr(l.cell[i].name, "@b64") != NULL]++;
+    assert_true(out[0] > 0 && out[1] > 0);
+    cell_list_clear(&l);
+}
+
+/* The grid beside each middle: every batch at every rate, the budget's FLOPs in each. */
+static void test_check_grid(void **state)
+{
+    SweepConfig s;
+    CellList l;
+    (void)state;
+    for (int reuse = 0; reuse < 2; reuse++) {
+        int seen[3][3] = {{0}}, checks = 0;
+        CELLS(&s, &l, "sweep.check_rates=0.5 2", "sweep.check_batches=0.5 2", "sweep.seeds=2",
+              reuse ? "sweep.reuse=trunk" : "sweep.reuse=off");
+        for (int i = 0; i < l.count; i++) {
+            const Cell *c = &l.cell[i];
+            if (c->kind != CELL_CHECK) continue;
+            if (c->left_out[0]) fail_msg("%s: %s", c->name, c->left_out);
+            assert_true(!c->parent[0] && c->seed == 1 && fabs(c->C / c->budget - 1) <= 0.005);
+            int b = c->batch == 4 ? 1 : c->batch == 16 ? 2 : 0;
+            int r = c->lr == 0.0015 ? 1 : c->lr == 0.006 ? 2 : 0;
+            assert_true(b || c->batch == 8);
+            assert_true(r || c->lr == 0.003);
+            assert_true((strstr(c->name, "-b") != NULL) == (b > 0));
+            assert_true((strstr(c->name, "-r") != NULL) == (r > 0));
+            seen[b][r]++;
+            checks++;
+        }
+        assert_int_equal(checks, 8 * s.n_budgets);
+        for (int i = 1; i < 9; i++) assert_int_equal(seen[i / 3][i % 3], s.n_budgets);
+        for (int i = 0; i < l.count; i++)
+            for (int k = 0; k < i; k++) assert_string_not_equal(l.cell[i].id, l.cell[k].id);
+        cell_list_clear(&l);
+    }
+    CELLS(&s, &l, "sweep.check_batches=1.05");
+    int own = 0;
+    for (int i = 0; i < l.count; i++)
+        own += strstr(l.cell[i].left_out, "1.05 times the law's is the point's own") != NULL;
+    assert_int_equal(own, s.n_budgets);
+    cell_list_clear(&l);
+}
+
 /* An identity follows from what decides the result, and from nothing else. */
 static void test_identity(void **state)
 {
@@ -491,6 +587,7 @@ int main(void)
         cmocka_unit_test(test_laws),     cmocka_unit_test(test_batches),
         cmocka_unit_test(test_limits),   cmocka_unit_test(test_refused),
         cmocka_unit_test(test_study),    cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_batch_variants), cmocka_unit_test(test_check_grid),
         cmocka_unit_test(test_held_out),
         cmocka_unit_test(test_experts), cmocka_unit_test(test_force_on_record),
         cmocka_unit_test(test_held_out_best),

@@ -114,8 +114,10 @@ static int keep_variant(RunTable *t, const char *variant, Err *e)
     return 0;
 }
 
-int fit_runs_read(const char *source, const char *mapping, const char *where, RunTable *out,
-                  Err *e)
+/* rates: for laws of the rate; runs that differ in rate and batch alone are of one model, unless a
+ * variant is named. */
+static int read_runs(const char *source, const char *mapping, const char *where, bool rates,
+                     RunTable *out, Err *e)
 {
     if (!io_is_dir(source)) return run_table_read_where(out, source, mapping, where, e);
     const char key[] = "variant=";
@@ -127,7 +129,8 @@ int fit_runs_read(const char *source, const char *mapping, const char *where, Ru
     }
     Ledger *ledger = ledger_open(source, true, e);
     if (!ledger) return -1;
-    int rc = ledger_runs(ledger, false, out, e);
+    int rc = rates ? ledger_rate_runs(ledger, !variant || !*variant, out, e)
+                   : ledger_runs(ledger, false, out, e);
     ledger_close(&ledger);
     if (!rc && !out->rows) {
         err_set(e, "%s: no cell of this sweep is done yet", source);
@@ -136,6 +139,18 @@ int fit_runs_read(const char *source, const char *mapping, const char *where, Ru
     if (!rc) rc = keep_variant(out, variant, e);
     if (!rc) run_table_sort(out);
     return rc;
+}
+
+int fit_runs_read(const char *source, const char *mapping, const char *where, RunTable *out,
+                  Err *e)
+{
+    return read_runs(source, mapping, where, false, out, e);
+}
+
+int fit_rate_runs_read(const char *source, const char *mapping, const char *where, RunTable *out,
+                       Err *e)
+{
+    return read_runs(source, mapping, where, true, out, e);
 }
 
 static bool is_curves(AnswerMethod m) { return m == ANSWER_PARABOLA || m == ANSWER_AKIMA; }

@@ -152,6 +152,11 @@ const char *answer_kind_name(AnswerKind kind);   /* "not_identified", .. */
 int fit_runs_read(const char *source, const char *mapping, const char *where, RunTable *out,
                   Err *e);
 
+/* The same for laws of rate and batch: with a sweep's checks, and variants that override optim.lr
+ * and train.batch alone as runs of one model. */
+int fit_rate_runs_read(const char *source, const char *mapping, const char *where, RunTable *out,
+                       Err *e);
+
 /* Err: what reading, fitting or a cost law outside of its range says. fit_answer_clear ends it,
  * after a failure too. */
 int fit_answer_make(FitAnswer *out, const FitRequest *request, Err *e);

@@ -22,7 +22,7 @@ static int read_usable(RatesAnswer *a, const char *source, const char *mapping, 
                        Err *e)
 {
     unsigned columns = (a->total ? 1u << RUN_N_TOTAL : 1u << RUN_N) | 1u << RUN_D | 1u << RUN_LOSS;
-    if (fit_runs_read(source, mapping, where, &a->all, e)) return -1;
+    if (fit_rate_runs_read(source, mapping, where, &a->all, e)) return -1;
     if (a->all.column[RUN_LR]) columns |= 1u << RUN_LR;
     if (a->all.column[RUN_BATCH]) columns |= 1u << RUN_BATCH;
     if (hygiene_check(&a->all, columns, NAN, &a->hygiene, e)) return -1;
@@ -33,15 +33,51 @@ static int read_usable(RatesAnswer *a, const char *source, const char *mapping, 
     return run_table_select(&a->runs, &a->all, a->hygiene.usable, e);
 }
 
+/* Laws of a sweep read N without embedding and head (cell_law.h): so do these where all runs say
+ * it. */
+static void leave_embedding(RatesAnswer *a)
+{
+    RunTable *t = &a->runs;
+    const RunColumn column = a->total ? RUN_N_TOTAL : RUN_N;
+    const double *body = t->column[RUN_N_BODY];
+    if (!t->column[column] || !body) return;
+    for (int64_t i = 0; i < t->rows; i++) {
+        double N = run_value(t, RUN_N, i);
+        if (!run_value_fits(RUN_N_BODY, body[i]) || (a->total && !(N >= body[i]))) return;
+    }
+    for (int64_t i = 0; i < t->rows; i++) {
+        double *N = &t->column[column][i];
+        *N = a->total ? *N - (t->column[RUN_N][i] - body[i]) : body[i];
+    }
+    a->body = true;
+}
+
+/* The rate's law over N and D, or over one of them where both are too much. */
+static int fit_grid(RatesAnswer *a, Err *e)
+{
+    static const unsigned tries[] = {FREE_N | FREE_D, FREE_N, FREE_D};
+    for (int i = 0; i < 3; i++) {
+        Err mine = {0};
+        const RateFitOptions o = {.total = a->total, .lr_free = tries[i]};
+        rate_fit_clear(&a->grid);
+        a->lr_free = tries[i];
+        if (!rate_fit(&a->runs, &o, &a->grid, i ? &mine : e)) {
+            snprintf(a->held, sizeof a->held, "%s", i ? e->message : "");
+            return 0;
+        }
+    }
+    return -1;
+}
+
 int rates_answer_make(RatesAnswer *out, const char *source, const char *mapping, const char *where,
                       bool total, Err *e)
 {
-    const RateFitOptions options = {.total = total};
     Err rate = {0}, noise = {0}, surge = {0};
     memset(out, 0, sizeof *out);
     out->total = total;
     if (read_usable(out, source, mapping, where, e)) return -1;
-    bool has_rate = !rate_fit(&out->runs, &options, &out->grid, &rate);
+    leave_embedding(out);
+    bool has_rate = !fit_grid(out, &rate);
     bool has_noise = !noise_fit(&out->runs, total, &out->noise, &noise);
     if (!has_rate) memcpy(out->no_rate, rate.message, sizeof rate.message);
     if (!has_noise) memcpy(out->no_noise, noise.message, sizeof noise.message);
@@ -57,7 +93,41 @@ int rates_answer_make(RatesAnswer *out, const char *source, const char *mapping,
     return 0;
 }
 
+/* ---- Lines for a sweep's file -----------------------------------------------------------------*/
+
+void rates_answer_yaml(const RatesAnswer *a, const char *what, char out[RATES_YAML])
+{
+    const RatePower *p = strcmp(what, "rate") ? &a->grid.batch.law : &a->grid.lr.law;
+    const struct {
+        const char *key;
+        double value;
+    } exponent[] = {{"exp_n", p->n}, {"exp_d", p->d}};
+    *out = 0;
+    if (!(p->factor > 0 && p->factor <= 1e30) || fabs(p->n) > 10 || fabs(p->d) > 10) return;
+    size_t used = (size_t)snprintf(out, RATES_YAML, "%s: {law: power, value: %.10g", what,
+                                   p->factor);
+    for (int i = 0; i < 2; i++)
+        if (exponent[i].value != 0)
+            used += (size_t)snprintf(out + used, RATES_YAML - used, ", %s: %.10g",
+                                     exponent[i].key, exponent[i].value);
+    snprintf(out + used, RATES_YAML - used, "%s}", a->total && p->n != 0 ? ", total: true" : "");
+}
+
+/* What N counts. */
+static const char *size_name(const RatesAnswer *a)
+{
+    if (a->total) return a->body ? "N_total_no_embed" : "N_total";
+    return a->body ? "N_no_embed" : "N";
+}
+
 /* ---- JSON -------------------------------------------------------------------------------------*/
+
+static json_t *yaml_json(const RatesAnswer *a, const char *what)
+{
+    char line[RATES_YAML];
+    rates_answer_yaml(a, what, line);
+    return *line ? json_string(line) : json_null();
+}
 
 static json_t *power_json(const RatePowerFit *f)
 {
@@ -124,17 +194,26 @@ static json_t *noise_json(const NoiseFit *f)
     return out;
 }
 
+static void set_law(json_t *out, const char *key, const RatePowerFit *f, json_t *yaml)
+{
+    json_t *law = power_json(f);
+    json_object_set_new(law, "yaml", yaml);
+    json_object_set_new(out, key, law);
+}
+
 json_t *rates_answer_json(const RatesAnswer *a)
 {
     json_t *out = json_pack("{s:o, s:o, s:I, s:I, s:s}", "source",
                             json_out_text(a->all.source, strlen(a->all.source)), "data_hash",
                             json_out_hash(a->all.hash), "runs", (json_int_t)a->all.rows, "used",
-                            (json_int_t)a->runs.rows, "N_is", a->total ? "N_total" : "N");
+                            (json_int_t)a->runs.rows, "N_is", size_name(a));
     if (!out) return NULL;
     if (a->no_rate[0]) json_object_set_new(out, "why_no_lr", json_string(a->no_rate));
-    else json_object_set_new(out, "lr", power_json(&a->grid.lr));
+    else set_law(out, "lr", &a->grid.lr, yaml_json(a, "rate"));
+    if (!a->no_rate[0] && a->held[0])
+        json_object_set_new(out, "why_lr_of_one", json_string(a->held));
     if (!a->no_rate[0] && a->grid.batch.points)
-        json_object_set_new(out, "batch", power_json(&a->grid.batch));
+        set_law(out, "batch", &a->grid.batch, yaml_json(a, "batch"));
     else
         json_object_set_new(out, "why_no_batch",
                             json_string(a->no_rate[0] ? a->no_rate : a->grid.no_batch));
@@ -170,16 +249,33 @@ static void print_cells(const RatesAnswer *a, FILE *out)
     }
 }
 
+static void print_lines(const RatesAnswer *a, FILE *out)
+{
+    static const char *const what[] = {"rate", "batch"};
+    char line[RATES_YAML];
+    fprintf(out, "\nfor a sweep's file%s\n", a->body ? "" : ", whose laws read N without embedding "
+            "and head: N_no_embed says it of a run");
+    for (int i = 0; i < (a->grid.batch.points ? 2 : 1); i++) {
+        rates_answer_yaml(a, what[i], line);
+        if (*line) fprintf(out, "  %s\n", line);
+        else fprintf(out, "  no %s: factor or exponents are out of the range of power\n", what[i]);
+    }
+}
+
 void rates_answer_print(const RatesAnswer *a, FILE *out)
 {
-    fprintf(out, "%s: %lld runs, %lld used; N is %s\n", a->all.source, (long long)a->all.rows,
-            (long long)a->runs.rows, a->total ? "all parameters" : "activated parameters");
+    fprintf(out, "%s: %lld runs, %lld used; N is %s parameters%s\n", a->all.source,
+            (long long)a->all.rows, (long long)a->runs.rows, a->total ? "all" : "activated",
+            a->body ? " but embedding and head" : "");
     if (a->no_rate[0]) {
         fprintf(out, "\nno law of the rate: %s\n", a->no_rate);
     } else {
         print_power("lr", &a->grid.lr, out);
+        if (a->held[0])
+            fprintf(out, "  over %c alone: %s\n", a->lr_free == FREE_N ? 'N' : 'D', a->held);
         if (a->grid.batch.points) print_power("batch", &a->grid.batch, out);
         else fprintf(out, "\nno law of the batch: %s\n", a->grid.no_batch);
+        print_lines(a, out);
     }
     if (a->grid.cells) print_cells(a, out);
     if (a->no_noise[0]) {
